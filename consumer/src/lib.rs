@@ -1,0 +1,5 @@
+//! Kafka to MySQL.
+
+pub mod store;
+
+pub mod migrations;

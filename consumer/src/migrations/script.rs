@@ -1,0 +1,62 @@
+//! The migrations' files as statements. They hold a few named expressions in braces, so that the
+//! arithmetic of times and UUIDs stands here once and the views stay readable.
+
+/// The value of a row with one sample, from its text: what follows the last comma, or all of it,
+/// without brackets and quotes. The server's strtod is exact, and 'null' is no number.
+const ONE_VALUE: &str = "CAST(NULLIF(TRIM(BOTH '\"' FROM REPLACE(REPLACE(\
+    SUBSTRING_INDEX(p.vals, ',', -1), '[', ''), ']', '')), 'null') AS DOUBLE)";
+
+/// `{name:column}` and what it stands for, with `$` for the column. None depends on the session's
+/// time zone, and all are in MySQL 8.0 and MariaDB 10.11 alike.
+const OF_COLUMN: [(&str, &str); 3] = [
+    ("{time_of_s:", "CAST(TIMESTAMP'1970-01-01 00:00:00' + INTERVAL $ SECOND AS DATETIME(3))"),
+    (
+        "{time_of_ms:",
+        "CAST(TIMESTAMP'1970-01-01 00:00:00' + INTERVAL $ * 1000 MICROSECOND AS DATETIME(3))",
+    ),
+    (
+        "{uuid:",
+        "LOWER(INSERT(INSERT(INSERT(INSERT(HEX($), 21, 0, '-'), 17, 0, '-'), 13, 0, '-'), \
+         9, 0, '-'))",
+    ),
+];
+
+/// The text with every named expression but the partitions put in.
+pub(super) fn expand(text: &str) -> String {
+    let mut text = text.replace("{one_value}", ONE_VALUE);
+    for (open, expression) in OF_COLUMN {
+        while let Some((before, rest)) = text.split_once(open) {
+            let (column, after) = rest.split_once('}').unwrap_or((rest, ""));
+            text = format!("{before}{}{after}", expression.replace('$', column));
+        }
+    }
+    text
+}
+
+/// The statements of a file: each ends with a semicolon at a line's end; comments have lines of
+/// their own.
+pub(super) fn statements(text: &str) -> impl Iterator<Item = String> {
+    let code: Vec<&str> = text.lines().filter(|l| !l.trim_start().starts_with("--")).collect();
+    let code = code.join("\n");
+    let trimmed = |statement: &str| statement.trim().trim_end_matches(';').to_owned();
+    let statements: Vec<String> = code.split_inclusive(";\n").map(trimmed).collect();
+    statements.into_iter().filter(|statement| !statement.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn named_expressions_are_put_in_with_their_column() {
+        let text = expand("SELECT {uuid:e.epoch} AS epoch, {time_of_s:h.a} AS t");
+        assert!(text.contains("HEX(e.epoch)") && text.contains("INTERVAL h.a SECOND"), "{text}");
+        assert!(!text.contains('{'), "{text}");
+    }
+
+    #[test]
+    fn a_file_falls_into_its_statements_without_comments() {
+        let text = "-- one; two\nCREATE a (\n  -- inner\n  b);\n\nINSERT c;\n";
+        assert_eq!(statements(text).collect::<Vec<_>>(), ["CREATE a (\n  b)", "INSERT c"]);
+    }
+}

@@ -1,0 +1,3 @@
+//! What one transaction writes.
+
+pub mod values;
