@@ -1,0 +1,173 @@
+//! Real Kafka brokers in KRaft mode, each broker a controller too. With three of them the topics are
+//! replicated three times and two must acknowledge, as in production.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use rdkafka::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+
+use crate::artifacts::{Artifacts, run};
+use crate::error::StackError;
+use crate::ports::Port;
+use crate::process::ProcessSpec;
+
+const METADATA_DEADLINE: Duration = Duration::from_secs(2);
+const LOG4J: &str = include_str!("../assets/kafka-log4j2.xml");
+
+/// One broker and the folder it lives in.
+#[derive(Debug)]
+pub struct Broker {
+    pub name: String,
+    pub node_id: u16,
+    pub port: Port,
+    pub controller: Port,
+    pub dir: PathBuf,
+    /// Further doors: a client that comes in there is told to go on through `advertised`.
+    pub doors: Vec<Door>,
+}
+
+/// A listener of its own for clients that reach the broker through a proxy: Kafka tells each client
+/// the address of the listener it came through, so one listener cannot serve both.
+#[derive(Debug)]
+pub struct Door {
+    pub listener: String,
+    pub port: Port,
+    pub advertised: String,
+}
+
+/// Kafka's form of a cluster id: 16 random bytes in URL-safe base64 without padding.
+#[must_use]
+pub fn new_cluster_id() -> String {
+    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+    let number = uuid::Uuid::new_v4().as_u128();
+    // 22 digits of 6 bits; the last one carries 2 bits.
+    (0..22u32)
+        .map(|i| {
+            let shift = 122_i32 - 6 * i32::try_from(i).unwrap_or(0);
+            let digit = if shift >= 0 { number >> shift } else { number << -shift };
+            char::from(ALPHABET.get((digit & 63) as usize).copied().unwrap_or(b'A'))
+        })
+        .collect()
+}
+
+impl Broker {
+    fn properties(&self, quorum: &[(u16, u16)]) -> String {
+        let nodes = quorum.len();
+        let (replicas, in_sync) = if nodes >= 3 { (3, 2) } else { (1, 1) };
+        let voters: Vec<_> =
+            quorum.iter().map(|(id, port)| format!("{id}@127.0.0.1:{port}")).collect();
+        let plain = self.port.address();
+        let mut listeners = vec![format!("PLAINTEXT://{plain}")];
+        let mut advertised = listeners.clone();
+        let mut protocols =
+            vec!["PLAINTEXT:PLAINTEXT".to_owned(), "CONTROLLER:PLAINTEXT".to_owned()];
+        for door in &self.doors {
+            listeners.push(format!("{}://{}", door.listener, door.port.address()));
+            advertised.push(format!("{}://{}", door.listener, door.advertised));
+            protocols.push(format!("{}:PLAINTEXT", door.listener));
+        }
+        listeners.push(format!("CONTROLLER://{}", self.controller.address()));
+        format!(
+            include_str!("../assets/kafka.properties.in"),
+            node_id = self.node_id,
+            voters = voters.join(","),
+            listeners = listeners.join(","),
+            advertised = advertised.join(","),
+            protocols = protocols.join(","),
+            data = self.dir.join("data").display(),
+            replicas = replicas,
+            in_sync = in_sync,
+        )
+    }
+
+    /// Writes the properties and formats the storage unless it is formatted. Blocks for a second.
+    pub fn prepare(
+        &self,
+        artifacts: &Artifacts,
+        cluster_id: &str,
+        quorum: &[(u16, u16)],
+    ) -> Result<(), StackError> {
+        let what = || StackError::io(format!("preparing {}", self.name));
+        fs::create_dir_all(&self.dir).map_err(what())?;
+        fs::write(self.dir.join("log4j2.xml"), LOG4J).map_err(what())?;
+        let properties = self.dir.join("server.properties");
+        fs::write(&properties, self.properties(quorum)).map_err(what())?;
+        if self.dir.join("data/meta.properties").exists() {
+            return Ok(());
+        }
+        run(Command::new(&artifacts.java)
+            .args(java_options("128m", &self.dir))
+            .args(["-XX:TieredStopAtLevel=1", "-cp"])
+            .arg(class_path(&artifacts.kafka_libs))
+            .args(["kafka.tools.StorageTool", "format", "-t", cluster_id, "-c"])
+            .arg(&properties))
+    }
+
+    #[must_use]
+    pub fn spec(&self, artifacts: &Artifacts, log: PathBuf) -> ProcessSpec {
+        let mut args = java_options("384m", &self.dir);
+        args.extend(["-cp".into(), class_path(&artifacts.kafka_libs), "kafka.Kafka".into()]);
+        args.push(self.dir.join("server.properties").display().to_string());
+        ProcessSpec {
+            name: self.name.clone(),
+            program: artifacts.java.clone(),
+            args,
+            env: Vec::new(),
+            cwd: self.dir.clone(),
+            log,
+        }
+    }
+
+    /// Asks this broker for metadata. Ready when it names itself among the brokers.
+    pub async fn answers(&self) -> Result<(), String> {
+        let address = self.port.address();
+        let port = i32::from(self.port.number());
+        let asked = tokio::task::spawn_blocking(move || {
+            let client: BaseConsumer = ClientConfig::new()
+                .set("bootstrap.servers", &address)
+                .set("log_level", "0")
+                .create()
+                .map_err(|e| e.to_string())?;
+            let metadata =
+                client.fetch_metadata(None, METADATA_DEADLINE).map_err(|e| e.to_string())?;
+            if metadata.brokers().iter().any(|broker| broker.port() == port) {
+                return Ok(());
+            }
+            Err(format!("knows {} brokers, itself not among them", metadata.brokers().len()))
+        });
+        asked.await.unwrap_or_else(|e| Err(e.to_string()))
+    }
+}
+
+fn java_options(heap: &str, dir: &Path) -> Vec<String> {
+    vec![
+        format!("-Xmx{heap}"),
+        // One small heap and two cores: the serial collector costs the least.
+        "-XX:+UseSerialGC".into(),
+        "-XX:-UsePerfData".into(),
+        "-Djava.awt.headless=true".into(),
+        format!("-Dlog4j2.configurationFile=file:{}", dir.join("log4j2.xml").display()),
+    ]
+}
+
+fn class_path(libs: &Path) -> String {
+    format!("{}/*", libs.display())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::new_cluster_id;
+
+    #[test]
+    fn cluster_ids_have_kafkas_form() {
+        let id = new_cluster_id();
+        assert_eq!(id.len(), 22);
+        assert!(id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_'));
+        // Two bits are left for the last digit.
+        assert!("AQgw".contains(id.chars().last().unwrap_or(' ')));
+        assert_ne!(id, new_cluster_id());
+    }
+}

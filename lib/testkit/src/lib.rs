@@ -1,0 +1,18 @@
+//! The real servers and our own programs on one machine, for tests and developers' commands. Nothing
+//! here runs in production. Modules stand in the order in which a stack comes to be.
+
+pub mod error;
+pub mod progress;
+pub mod ports;
+pub mod process;
+pub mod artifacts;
+pub mod binaries;
+pub mod kafka;
+pub mod mysql;
+pub mod redis;
+pub mod s3_server;
+pub mod stack;
+
+pub use error::StackError;
+pub use progress::Progress;
+pub use stack::{Stack, StackOptions};

@@ -1,0 +1,150 @@
+//! The one folder a stack writes to. It is emptied at the start if an earlier stack left it, refused
+//! if it holds anything else, and locked while in use.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::error::StackError;
+use crate::process::ProcessSpec;
+
+/// Lies in every stack's folder: what has it may be emptied.
+const MARKER: &str = ".spillway-stack";
+
+#[derive(Debug)]
+pub struct StackDir {
+    root: PathBuf,
+    _lock: File,
+    temporary: Option<tempfile::TempDir>,
+}
+
+impl StackDir {
+    pub fn open(wanted: Option<&Path>) -> Result<Self, StackError> {
+        let mut temporary = None;
+        let root = match wanted {
+            Some(dir) => dir.to_owned(),
+            None => {
+                let dir = tempfile::Builder::new().prefix("spillway-").tempdir();
+                let dir = dir.map_err(StackError::io("making a temporary folder"))?;
+                temporary.insert(dir).path().to_owned()
+            }
+        };
+        let io = |e| StackError::io(format!("preparing {}", root.display()))(e);
+        fs::create_dir_all(&root).map_err(io)?;
+        let root = root.canonicalize().map_err(io)?;
+        let lock = lock_and_empty(&root)?;
+        for part in ["config", "data", "logs", "run"] {
+            fs::create_dir_all(root.join(part)).map_err(io)?;
+        }
+        Ok(Self { root, _lock: lock, temporary })
+    }
+
+    #[must_use]
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    #[must_use]
+    pub fn data(&self, name: &str) -> PathBuf {
+        self.root.join("data").join(name)
+    }
+
+    #[must_use]
+    pub fn log(&self, name: &str) -> PathBuf {
+        self.root.join("logs").join(format!("{name}.log"))
+    }
+
+    #[must_use]
+    pub fn config(&self, file: &str) -> PathBuf {
+        self.root.join("config").join(file)
+    }
+
+    #[must_use]
+    pub fn stack_json(&self) -> PathBuf {
+        self.root.join("stack.json")
+    }
+
+    /// How to start `spec.name` again, for `xtask stack-exec`.
+    pub fn write_spec(&self, spec: &ProcessSpec) -> Result<(), StackError> {
+        let text = serde_json::to_string_pretty(spec).unwrap_or_default();
+        write_atomically(&spec_file(&self.root, &spec.name), &text)
+    }
+
+    pub fn write_pid(&self, name: &str, pid: i32) -> Result<(), StackError> {
+        write_pid(&self.root, name, pid)
+    }
+
+    /// The pid that was last started under this name, be it by us or by `stack-exec`, if it lives.
+    #[must_use]
+    pub fn living_pid(&self, name: &str) -> Option<i32> {
+        let text = fs::read_to_string(pid_file(&self.root, name)).ok()?;
+        let (pid, started) = text.trim().split_once(' ')?;
+        let pid = pid.parse().ok()?;
+        (started_at(pid)? == started).then_some(pid)
+    }
+
+    /// Keeps a temporary folder: somebody will want to read its logs.
+    pub fn keep(&mut self) {
+        if let Some(mut dir) = self.temporary.take() {
+            dir.disable_cleanup(true);
+        }
+    }
+}
+
+pub(crate) fn spec_file(root: &Path, name: &str) -> PathBuf {
+    root.join("run").join(format!("{name}.json"))
+}
+
+fn pid_file(root: &Path, name: &str) -> PathBuf {
+    root.join("run").join(format!("{name}.pid"))
+}
+
+/// The pid with the process' start time, so that a reused pid is told apart.
+pub(crate) fn write_pid(root: &Path, name: &str, pid: i32) -> Result<(), StackError> {
+    let started = started_at(pid).unwrap_or_default();
+    write_atomically(&pid_file(root, name), &format!("{pid} {started}\n"))
+}
+
+/// Field 22 of /proc/PID/stat (proc(5)), counted after the command's name, which may hold anything.
+fn started_at(pid: i32) -> Option<String> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let (_, rest) = stat.rsplit_once(')')?;
+    rest.split_whitespace().nth(19).map(str::to_owned)
+}
+
+pub fn write_atomically(path: &Path, text: &str) -> Result<(), StackError> {
+    let half = path.with_extension("half");
+    fs::write(&half, text).map_err(StackError::io(format!("writing {}", half.display())))?;
+    fs::rename(&half, path).map_err(StackError::io(format!("writing {}", path.display())))
+}
+
+fn lock_and_empty(root: &Path) -> Result<File, StackError> {
+    let io = |e| StackError::io(format!("emptying {}", root.display()))(e);
+    let marker = root.join(MARKER);
+    let entries: Vec<_> = fs::read_dir(root).and_then(Iterator::collect).map_err(io)?;
+    if !entries.is_empty() && !marker.exists() {
+        return Err(StackError::Refused {
+            what: format!("{} is not empty and no earlier stack's folder", root.display()),
+        });
+    }
+    let lock = File::create(&marker).map_err(io)?;
+    if lock.try_lock().is_err() {
+        return Err(StackError::Refused {
+            what: format!("{} is in use by another stack", root.display()),
+        });
+    }
+    for entry in entries {
+        let path = entry.path();
+        let removed = match entry.file_type() {
+            _ if path == marker => Ok(()),
+            Ok(kind) if kind.is_dir() => fs::remove_dir_all(&path),
+            Ok(_) => fs::remove_file(&path),
+            Err(e) => Err(e),
+        };
+        match removed {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(io(e)),
+            _ => {}
+        }
+    }
+    Ok(lock)
+}

@@ -1,0 +1,60 @@
+//! The commands and what they call. Each command's own arguments stand in its own file.
+
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand};
+use spillway_testkit::{StackError, binaries, s3_server, stack};
+
+use crate::check::CheckFailed;
+use crate::generate::GenerateError;
+use crate::{check, generate, up};
+
+/// Developers' commands of Spillway
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask")]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Starts the stack and stays up; writes DIR/stack.json once ready
+    Up(up::UpArgs),
+    /// Format, clippy, tidy (style numbers), dependency policy, generated files fresh
+    Check,
+    /// Only the style numbers
+    Tidy,
+    /// Writes the files that the settings code generates
+    Generate,
+    /// Serves the local S3 (started by a stack)
+    #[command(hide = true)]
+    S3Serve { config: PathBuf },
+    /// Becomes a process of the stack in DIR (the `restart` commands of stack.json)
+    #[command(hide = true)]
+    StackExec { dir: PathBuf, name: String },
+}
+
+/// Why a command did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum CommandError {
+    #[error(transparent)]
+    Stack(#[from] StackError),
+    #[error(transparent)]
+    Check(#[from] CheckFailed),
+    #[error(transparent)]
+    Generate(#[from] GenerateError),
+}
+
+pub async fn run(cli: Cli) -> Result<(), CommandError> {
+    let root = binaries::workspace();
+    match cli.command {
+        Command::Up(args) => up::run(args).await?,
+        Command::Check => check::run(&root)?,
+        Command::Tidy => check::run_tidy(&root)?,
+        Command::Generate => println!("{} files written", generate::run(&root)?),
+        Command::S3Serve { config } => s3_server::serve(&config).await?,
+        Command::StackExec { dir, name } => return Err(stack::exec(&dir, &name).into()),
+    }
+    Ok(())
+}
