@@ -3,10 +3,6 @@
 //!
 //! It knows no Kafka and no S3; MySQL is behind the feature `mysql`, so that the agent stays light.
 //! Modules stand in the order in which a starting program meets them.
-#![cfg_attr(
-    test,
-    expect(clippy::unwrap_used, reason = "a test that cannot go on should say where")
-)]
 
 pub mod settings;
 

@@ -28,6 +28,7 @@ pub(super) fn listen(context: Context, reload: watch::Sender<u64>) -> std::io::R
 fn stop(context: &Context) {
     if context.shutdown.requested() {
         tracing::error!("second signal: leaving at once, without draining");
+        #[expect(clippy::disallowed_methods, reason = "the operator asked twice: not to drain")]
         std::process::exit(i32::from(EXIT_LEFT));
     }
     tracing::info!("signal: draining; a second one ends at once");
