@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::error::StackError;
-use crate::mysql;
 use crate::progress::Progress;
+use crate::{kafka, mysql};
 
 const KAFKA_POM: &str = include_str!("../assets/kafka.xml");
 const DATABASES_POM: &str = include_str!("../assets/databases.xml");
@@ -22,6 +22,8 @@ const MYSQL_ARCHIVE: &str = "mysql-Linux-amd64.tar.gz";
 pub struct Artifacts {
     pub java: PathBuf,
     pub kafka_libs: PathBuf,
+    /// A formatted storage folder.
+    pub kafka_template: PathBuf,
     pub mysql_base: PathBuf,
     /// A freshly initialised data directory, to be copied.
     pub mysql_template: PathBuf,
@@ -59,6 +61,9 @@ impl Artifacts {
                 "outputDirectory",
             )
         })?;
+        let kafka_template = part(&cache, "kafka-4.1.0-format-1", |dir| {
+            kafka::format_template(&java, &kafka_libs, dir)
+        })?;
         let databases = part(&cache, "databases-1", |dir| {
             progress.tell("downloading MySQL 8.0.31 and Redis 7.0.15 (Maven, about 60 MB, once)");
             unpack_databases(dir)
@@ -69,7 +74,7 @@ impl Artifacts {
             mysql::initialise_template(&mysql_base, dir)
         })?;
         let redis_server = databases.join(redis_binary());
-        Ok(Self { java, kafka_libs, mysql_base, mysql_template, redis_server })
+        Ok(Self { java, kafka_libs, kafka_template, mysql_base, mysql_template, redis_server })
     }
 }
 

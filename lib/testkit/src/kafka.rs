@@ -15,6 +15,8 @@ use crate::ports::Port;
 use crate::process::ProcessSpec;
 
 const METADATA_DEADLINE: Duration = Duration::from_secs(2);
+/// What `format` writes besides the identity: the feature levels that a new cluster starts with.
+const BOOTSTRAP: &str = "bootstrap.checkpoint";
 const LOG4J: &str = include_str!("../assets/kafka-log4j2.xml");
 
 /// One broker and the folder it lives in.
@@ -38,9 +40,9 @@ pub struct Door {
     pub advertised: String,
 }
 
-/// Kafka's form of a cluster id: 16 random bytes in URL-safe base64 without padding.
+/// Kafka's form of a cluster's or folder's id: 16 random bytes in URL-safe base64 without padding.
 #[must_use]
-pub fn new_cluster_id() -> String {
+pub fn new_id() -> String {
     const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
     let number = uuid::Uuid::new_v4().as_u128();
     // 22 digits of 6 bits; the last one carries 2 bits.
@@ -83,7 +85,8 @@ impl Broker {
         )
     }
 
-    /// Writes the properties and formats the storage unless it is formatted. Blocks for a second.
+    /// Writes the properties, and formats the storage unless it is formatted: the bootstrap records
+    /// that `StorageTool format` made for the template, and an identity of this broker's own.
     pub fn prepare(
         &self,
         artifacts: &Artifacts,
@@ -91,19 +94,22 @@ impl Broker {
         quorum: &[(u16, u16)],
     ) -> Result<(), StackError> {
         let what = || StackError::io(format!("preparing {}", self.name));
-        fs::create_dir_all(&self.dir).map_err(what())?;
+        let data = self.dir.join("data");
+        fs::create_dir_all(&data).map_err(what())?;
         fs::write(self.dir.join("log4j2.xml"), LOG4J).map_err(what())?;
         let properties = self.dir.join("server.properties");
         fs::write(&properties, self.properties(quorum)).map_err(what())?;
-        if self.dir.join("data/meta.properties").exists() {
+        let meta = data.join("meta.properties");
+        if meta.exists() {
             return Ok(());
         }
-        run(Command::new(&artifacts.java)
-            .args(java_options("128m", &self.dir))
-            .args(["-XX:TieredStopAtLevel=1", "-cp"])
-            .arg(class_path(&artifacts.kafka_libs))
-            .args(["kafka.tools.StorageTool", "format", "-t", cluster_id, "-c"])
-            .arg(&properties))
+        let bootstrap = artifacts.kafka_template.join("data").join(BOOTSTRAP);
+        fs::copy(&bootstrap, data.join(BOOTSTRAP)).map_err(what())?;
+        let (node, directory) = (self.node_id, new_id());
+        let text = format!(
+            "version=1\ncluster.id={cluster_id}\nnode.id={node}\ndirectory.id={directory}\n"
+        );
+        fs::write(&meta, text).map_err(what())
     }
 
     #[must_use]
@@ -142,6 +148,30 @@ impl Broker {
     }
 }
 
+/// Formats a storage folder of a lone broker, once; its bootstrap records serve every broker, which
+/// spares each start of a stack a JVM.
+pub(crate) fn format_template(java: &Path, libs: &Path, dir: &Path) -> Result<(), StackError> {
+    let what = || StackError::io("preparing Kafka's template");
+    let template = Broker {
+        name: "template".into(),
+        node_id: 0,
+        port: Port::take()?,
+        controller: Port::take()?,
+        dir: dir.to_owned(),
+        doors: Vec::new(),
+    };
+    let properties = dir.join("server.properties");
+    fs::write(dir.join("log4j2.xml"), LOG4J).map_err(what())?;
+    fs::write(&properties, template.properties(&[(0, template.controller.number())]))
+        .map_err(what())?;
+    run(Command::new(java)
+        .args(java_options("128m", dir))
+        .arg("-cp")
+        .arg(class_path(libs))
+        .args(["kafka.tools.StorageTool", "format", "-t", &new_id(), "-c"])
+        .arg(&properties))
+}
+
 fn java_options(heap: &str, dir: &Path) -> Vec<String> {
     vec![
         format!("-Xmx{heap}"),
@@ -159,15 +189,15 @@ fn class_path(libs: &Path) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::new_cluster_id;
+    use super::new_id;
 
     #[test]
-    fn cluster_ids_have_kafkas_form() {
-        let id = new_cluster_id();
+    fn ids_have_kafkas_form() {
+        let id = new_id();
         assert_eq!(id.len(), 22);
         assert!(id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_'));
         // Two bits are left for the last digit.
         assert!("AQgw".contains(id.chars().last().unwrap_or(' ')));
-        assert_ne!(id, new_cluster_id());
+        assert_ne!(id, new_id());
     }
 }

@@ -11,6 +11,7 @@ pub mod kafka;
 pub mod mysql;
 pub mod redis;
 pub mod s3_server;
+pub mod proxy;
 pub mod stack;
 
 pub use error::StackError;

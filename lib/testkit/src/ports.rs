@@ -70,7 +70,6 @@ fn random_port() -> Result<u16, StackError> {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "a test may panic")]
     use super::*;
 
     #[test]

@@ -76,14 +76,16 @@ impl Servers {
     /// Formats, copies and writes what the servers need before they can start.
     pub async fn prepare(&self, artifacts: &Artifacts, dir: &StackDir) -> Result<(), StackError> {
         let mut work = JoinSet::new();
-        let cluster_id = kafka::new_cluster_id();
+        let cluster_id = kafka::new_id();
         let quorum: Vec<_> =
             self.brokers.iter().map(|b| (b.node_id, b.controller.number())).collect();
-        for broker in self.brokers.iter().cloned() {
+        for broker in &self.brokers {
+            let broker = Arc::clone(broker);
             let (artifacts, id, quorum) = (artifacts.clone(), cluster_id.clone(), quorum.clone());
             work.spawn_blocking(move || broker.prepare(&artifacts, &id, &quorum));
         }
-        for server in self.mysql.iter().cloned() {
+        for server in &self.mysql {
+            let server = Arc::clone(server);
             let template = artifacts.mysql_template.clone();
             work.spawn_blocking(move || server.prepare(&template));
         }
