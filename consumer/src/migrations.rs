@@ -21,7 +21,7 @@ use crate::migrations::partitions::{AUDIT, POINTS, Partitioned};
 
 const LOCK: &str = "spillway_migrate";
 /// How long a second migration waits for the first before it gives up.
-const LOCK_WAIT_S: u32 = 10;
+const LOCK_WAIT_S: u32 = 5;
 /// One statement: the longest, 217 partitions on a slow disk, took seconds.
 const STATEMENT_DEADLINE: Duration = Duration::from_secs(120);
 /// DDL that meets a long query gives up after this rather than queue every writer behind it.

@@ -28,7 +28,7 @@ CREATE OR REPLACE SQL SECURITY DEFINER VIEW spillway.metrics_10s AS
 SELECT
   s.environment, s.host, s.metric, s.labels, p.window_ts AS ts,
   CAST(TIMESTAMP'1970-01-01 00:00:00' + INTERVAL p.window_ts SECOND AS DATETIME(3)) AS `time`,
-  IF(p.cnt IS NULL, p.vals NOT LIKE '%null%', p.cnt) AS cnt,
+  CAST(IF(p.cnt IS NULL, p.vals NOT LIKE '%null%', p.cnt) AS SIGNED) AS cnt,
   IF(p.cnt IS NULL, {one_value}, p.`sum`) AS `sum`,
   IF(p.cnt IS NULL, {one_value}, p.`min`) AS `min`,
   IF(p.cnt IS NULL, {one_value}, p.`max`) AS `max`,
@@ -93,7 +93,8 @@ JOIN spillway_store.ledger_gaps g ON g.agent_id = e.agent_id AND g.epoch = e.epo
 WHERE r.name = SUBSTRING_INDEX(USER(), '@', 1)
 UNION ALL
 SELECT
-  e.environment, e.host, {uuid:e.agent_id}, {uuid:e.epoch}, e.highest_seq + 1, NULL,
+  e.environment, e.host, {uuid:e.agent_id}, {uuid:e.epoch},
+  e.highest_seq + 1, CAST(NULL AS UNSIGNED),
   CAST(e.last_applied_at DIV 1000 AS SIGNED), CAST(UNIX_TIMESTAMP() AS SIGNED),
   'unknown_tail', 'silent without a closing record'
 FROM spillway_store.readers r
