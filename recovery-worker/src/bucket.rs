@@ -1,0 +1,372 @@
+//! The bucket as far as this program may touch it: list, read, write and copy, each with a
+//! deadline and a bound on what is read. It can't delete: that is `retire.rs`.
+//!
+//! What S3 says is sorted into few kinds here, so that nobody downstream reads status codes.
+
+use std::time::Duration;
+
+use aws_credential_types::Credentials;
+use aws_sdk_s3::Client;
+use aws_sdk_s3::config::retry::RetryConfig;
+use aws_sdk_s3::config::timeout::TimeoutConfig;
+use aws_sdk_s3::config::{
+    BehaviorVersion, Config, Region, RequestChecksumCalculation, ResponseChecksumValidation,
+    StalledStreamProtectionConfig,
+};
+use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
+use aws_sdk_s3::primitives::{ByteStream, DateTime};
+use bytes::{Bytes, BytesMut};
+use spillway_proto::object_key::{ObjectKey, SPILL_PREFIX};
+use spillway_runtime::deadline;
+use spillway_runtime::settings::SecretFileError;
+
+use crate::settings::{Checksum, S3Settings};
+
+/// A slow uplink may pause this long in the middle of a body before it is given up.
+const STALL_GRACE: Duration = Duration::from_secs(20);
+
+/// The bucket, shared by all stages.
+#[derive(Clone, Debug)]
+pub struct Bucket {
+    client: Client,
+    name: String,
+    operation_timeout: Duration,
+}
+
+/// An object as a listing shows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listed {
+    pub key: ObjectKey,
+    /// Tells this content from any other under the same key.
+    pub etag: String,
+    pub bytes: u64,
+    /// When S3 took it, by S3's own clock, in ms since the Unix epoch.
+    pub modified_ms: i64,
+}
+
+/// One page of a listing.
+#[derive(Debug, Default)]
+pub struct Page {
+    pub objects: Vec<Listed>,
+    /// Keys under the prefix that no agent makes.
+    pub foreign: u64,
+    pub next: Option<String>,
+}
+
+/// What a key holds, without its bytes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Head {
+    pub etag: String,
+    pub bytes: u64,
+}
+
+/// When a write may happen.
+#[derive(Clone, Copy, Debug)]
+pub enum Condition<'a> {
+    Always,
+    /// Only if the key does not exist.
+    Absent,
+    /// Only if the key still holds this content.
+    Unchanged(&'a str),
+}
+
+/// What S3 was asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Operation {
+    List,
+    Head,
+    Get,
+    Put,
+    Copy,
+    Delete,
+}
+
+impl Operation {
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::List => "list",
+            Self::Head => "head",
+            Self::Get => "get",
+            Self::Put => "put",
+            Self::Copy => "copy",
+            Self::Delete => "delete",
+        }
+    }
+}
+
+/// What S3 answered, if it answered.
+#[derive(Debug, thiserror::Error)]
+pub enum BucketError {
+    #[error("S3 {}: no such object", .0.as_str())]
+    Missing(Operation),
+    /// A condition did not hold: somebody else wrote in between.
+    #[error("S3 {}: the object was changed by somebody else", .0.as_str())]
+    Changed(Operation),
+    #[error("S3 {} refused: status {status}, {code}; check the key's rights", .operation.as_str())]
+    Denied { operation: Operation, status: u16, code: String },
+    #[error("S3 {} failed: status {status}, {code}", .operation.as_str())]
+    Answer { operation: Operation, status: u16, code: String },
+    /// No answer in time, or none at all.
+    #[error("S3 {} got no answer: {cause}", .operation.as_str())]
+    Unreachable { operation: Operation, cause: NoAnswer },
+    #[error("S3 {} ended after {got} bytes of {expected}", .operation.as_str())]
+    CutOff { operation: Operation, got: u64, expected: u64 },
+    #[error("S3 {} sent more than the {max} bytes that are allowed", .operation.as_str())]
+    TooLong { operation: Operation, max: u64 },
+}
+
+/// Why there is no answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NoAnswer {
+    #[error("time-out")]
+    TimedOut,
+    #[error("no connection, or it broke")]
+    Connection,
+    #[error("the answer can't be read")]
+    Unreadable,
+    #[error("the request can't be made")]
+    NotSent,
+}
+
+impl BucketError {
+    /// What was asked.
+    #[must_use]
+    pub fn operation(&self) -> Operation {
+        match self {
+            Self::Missing(operation)
+            | Self::Changed(operation)
+            | Self::Denied { operation, .. }
+            | Self::Answer { operation, .. }
+            | Self::Unreachable { operation, .. }
+            | Self::CutOff { operation, .. }
+            | Self::TooLong { operation, .. } => *operation,
+        }
+    }
+
+    pub(crate) fn timed_out(operation: Operation) -> Self {
+        Self::Unreachable { operation, cause: NoAnswer::TimedOut }
+    }
+
+    pub(crate) fn of<E, R>(operation: Operation, error: &SdkError<E, R>) -> Self
+    where
+        E: ProvideErrorMetadata,
+        R: HasStatus,
+    {
+        let cause = match error {
+            SdkError::ServiceError(answer) => {
+                let status = answer.raw().status_code();
+                let code = answer.err().code().unwrap_or("no code").to_owned();
+                return Self::of_answer(operation, status, code);
+            }
+            SdkError::ResponseError(answer) if answer.raw().status_code() >= 400 => {
+                let status = answer.raw().status_code();
+                return Self::of_answer(operation, status, "no code".to_owned());
+            }
+            SdkError::TimeoutError(_) => NoAnswer::TimedOut,
+            SdkError::DispatchFailure(failure) if failure.is_timeout() => NoAnswer::TimedOut,
+            SdkError::DispatchFailure(_) => NoAnswer::Connection,
+            SdkError::ResponseError(_) => NoAnswer::Unreadable,
+            _ => NoAnswer::NotSent,
+        };
+        Self::Unreachable { operation, cause }
+    }
+
+    fn of_answer(operation: Operation, status: u16, code: String) -> Self {
+        match status {
+            404 if code != "NoSuchBucket" => Self::Missing(operation),
+            409 | 412 => Self::Changed(operation),
+            401 | 403 => Self::Denied { operation, status, code },
+            _ => Self::Answer { operation, status, code },
+        }
+    }
+}
+
+/// The status of an answer, whatever HTTP types it came in.
+pub(crate) trait HasStatus {
+    fn status_code(&self) -> u16;
+}
+
+impl HasStatus for aws_sdk_s3::config::http::HttpResponse {
+    fn status_code(&self) -> u16 {
+        self.status().as_u16()
+    }
+}
+
+impl Bucket {
+    /// Connects to nothing yet.
+    ///
+    /// # Errors
+    /// When the secret's file can't be read.
+    pub fn new(settings: &S3Settings) -> Result<Self, SecretFileError> {
+        let secret = settings.secret_key.resolve(settings.secret_key_file.as_deref())?;
+        let credentials =
+            Credentials::new(&settings.access_key, secret.reveal(), None, None, "settings");
+        let timeouts = TimeoutConfig::builder()
+            .connect_timeout(settings.connect_timeout.get())
+            .operation_attempt_timeout(settings.attempt_timeout.get())
+            .operation_timeout(settings.operation_timeout.get())
+            .build();
+        let stalls = StalledStreamProtectionConfig::enabled().grace_period(STALL_GRACE).build();
+        let mut config = Config::builder()
+            .behavior_version(BehaviorVersion::latest())
+            .region(Region::new(settings.region.clone()))
+            .credentials_provider(credentials)
+            .force_path_style(settings.force_path_style)
+            .retry_config(RetryConfig::standard().with_max_attempts(settings.attempts))
+            .timeout_config(timeouts)
+            .stalled_stream_protection(stalls);
+        if settings.checksum == Checksum::None {
+            config = config
+                .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
+                .response_checksum_validation(ResponseChecksumValidation::WhenRequired);
+        }
+        if !settings.endpoint.is_empty() {
+            config = config.endpoint_url(&settings.endpoint);
+        }
+        Ok(Self {
+            client: Client::from_conf(config.build()),
+            name: settings.bucket.clone(),
+            operation_timeout: settings.operation_timeout.get(),
+        })
+    }
+
+    /// The client itself, for the one stage that may delete.
+    pub(crate) fn client(&self) -> &Client {
+        &self.client
+    }
+
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// One page of everything under [`SPILL_PREFIX`], in S3's own order.
+    pub async fn list_spill(&self, after: Option<String>) -> Result<Page, BucketError> {
+        let request = self
+            .client
+            .list_objects_v2()
+            .bucket(&self.name)
+            .prefix(SPILL_PREFIX)
+            .set_continuation_token(after);
+        let answer =
+            request.send().await.map_err(|error| BucketError::of(Operation::List, &error))?;
+        let mut page = Page::default();
+        for object in answer.contents() {
+            match listed(object) {
+                Some(object) => page.objects.push(object),
+                None => page.foreign += 1,
+            }
+        }
+        if answer.is_truncated() == Some(true) {
+            page.next = answer.next_continuation_token().map(str::to_owned);
+        }
+        Ok(page)
+    }
+
+    /// `None` if there is no such object.
+    pub async fn head(&self, key: &str) -> Result<Option<Head>, BucketError> {
+        let answer = self.client.head_object().bucket(&self.name).key(key).send().await;
+        match answer.map_err(|error| BucketError::of(Operation::Head, &error)) {
+            Ok(answer) => Ok(Some(Head {
+                etag: answer.e_tag().unwrap_or_default().to_owned(),
+                bytes: unsigned(answer.content_length()),
+            })),
+            Err(BucketError::Missing(_)) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Reads a whole object of at most `bytes_max` bytes; with `etag`, only that very content.
+    pub async fn get(
+        &self,
+        key: &str,
+        etag: Option<&str>,
+        bytes_max: u64,
+    ) -> Result<(Bytes, String), BucketError> {
+        let read = self.read(key, etag, bytes_max);
+        let read = deadline::within(self.operation_timeout, read).await;
+        read.unwrap_or_else(|_| Err(BucketError::timed_out(Operation::Get)))
+    }
+
+    async fn read(
+        &self,
+        key: &str,
+        etag: Option<&str>,
+        bytes_max: u64,
+    ) -> Result<(Bytes, String), BucketError> {
+        let operation = Operation::Get;
+        let request = self.client.get_object().bucket(&self.name).key(key);
+        let request = request.set_if_match(etag.map(str::to_owned));
+        let mut answer = request.send().await.map_err(|e| BucketError::of(operation, &e))?;
+        let found = answer.e_tag().unwrap_or_default().to_owned();
+        if etag.is_some_and(|etag| etag != found) {
+            // A service that ignores If-Match.
+            return Err(BucketError::Changed(operation));
+        }
+        let expected = unsigned(answer.content_length());
+        if expected > bytes_max {
+            return Err(BucketError::TooLong { operation, max: bytes_max });
+        }
+        let mut body = BytesMut::with_capacity(usize::try_from(expected).unwrap_or_default());
+        while let Some(chunk) = answer.body.next().await {
+            let got = body.len() as u64;
+            let chunk = chunk.map_err(|_| BucketError::CutOff { operation, got, expected })?;
+            if got + chunk.len() as u64 > bytes_max {
+                return Err(BucketError::TooLong { operation, max: bytes_max });
+            }
+            body.extend_from_slice(&chunk);
+        }
+        let got = body.len() as u64;
+        if got != expected {
+            return Err(BucketError::CutOff { operation, got, expected });
+        }
+        Ok((body.freeze(), found))
+    }
+
+    /// Writes a whole object; gives its etag.
+    pub async fn put(
+        &self,
+        key: &str,
+        body: Bytes,
+        condition: Condition<'_>,
+    ) -> Result<String, BucketError> {
+        let request = self.client.put_object().bucket(&self.name).key(key);
+        let request = match condition {
+            Condition::Always => request,
+            Condition::Absent => request.if_none_match("*"),
+            Condition::Unchanged(etag) => request.if_match(etag),
+        };
+        let answer = request.body(ByteStream::from(body)).send().await;
+        let answer = answer.map_err(|error| BucketError::of(Operation::Put, &error))?;
+        Ok(answer.e_tag().unwrap_or_default().to_owned())
+    }
+
+    /// Copies an object within the bucket, without reading it, if it still is that very content.
+    pub async fn copy(&self, from: &str, etag: &str, to: &str) -> Result<(), BucketError> {
+        let request = self
+            .client
+            .copy_object()
+            .bucket(&self.name)
+            .copy_source(format!("{}/{from}", self.name))
+            .copy_source_if_match(etag)
+            .key(to);
+        request.send().await.map_err(|error| BucketError::of(Operation::Copy, &error))?;
+        Ok(())
+    }
+}
+
+fn listed(object: &aws_sdk_s3::types::Object) -> Option<Listed> {
+    let key = ObjectKey::parse(object.key()?)?;
+    let modified: &DateTime = object.last_modified()?;
+    Some(Listed {
+        key,
+        etag: object.e_tag().unwrap_or_default().to_owned(),
+        bytes: unsigned(object.size()),
+        modified_ms: modified.to_millis().ok()?,
+    })
+}
+
+fn unsigned(bytes: Option<i64>) -> u64 {
+    bytes.and_then(|bytes| u64::try_from(bytes).ok()).unwrap_or_default()
+}

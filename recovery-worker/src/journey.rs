@@ -1,0 +1,221 @@
+//! One object's way back, hop by hop: claim → fetch → unseal → republish, and then either a wait
+//! for `retire.rs` or quarantine. Whatever goes wrong, the object is still in the bucket.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use jiff::Timestamp;
+use spillway_publisher::LogGate;
+use spillway_runtime::tokens::TokenFile;
+use tokio::task::spawn_blocking;
+
+use crate::bucket::{Bucket, BucketError, Listed};
+use crate::claim::{Claim, Claimant, Claimed, claim};
+use crate::failpoint;
+use crate::fetch::{FetchError, fetch};
+use crate::metrics::Metrics;
+use crate::pace::Pace;
+use crate::private_keys::KeyFolder;
+use crate::quarantine::{QuarantineError, Verdict, quarantine};
+use crate::republish::{Published, RepublishError, Way, republish};
+use crate::retire;
+use crate::unseal::{Opened, Unfit, entitle, unseal};
+
+/// What every journey needs; clones share it.
+#[derive(Clone)]
+pub struct Parts {
+    pub bucket: Bucket,
+    pub keys: KeyFolder,
+    pub tokens: TokenFile,
+    pub way: Way,
+    pub pace: Arc<Pace>,
+    pub metrics: Metrics,
+    /// Forged objects can come by the thousand.
+    pub log: Arc<LogGate>,
+    /// How old an object must be before an unknown token or key is held against it.
+    pub patience: Duration,
+}
+
+/// One object, and whose claim to make.
+#[derive(Clone, Debug)]
+pub struct Errand {
+    pub object: Listed,
+    pub claimant: Claimant,
+    /// Kafka no longer has what the claim remembers.
+    pub publish_again: bool,
+}
+
+/// Where a journey ended.
+#[derive(Debug)]
+pub enum Ended {
+    /// In Kafka; consumers have to store it before it may go.
+    Awaiting(Published),
+    Quarantined,
+    /// Somebody else works on it until then (ms since the Unix epoch).
+    Theirs {
+        until_ms: i64,
+    },
+    /// Gone or replaced; the next listing tells.
+    Seen,
+    Postponed(Postponed),
+}
+
+/// Why an object has to wait for another attempt.
+#[derive(Debug, thiserror::Error)]
+pub enum Postponed {
+    #[error(transparent)]
+    Bucket(#[from] BucketError),
+    #[error(transparent)]
+    Republish(#[from] RepublishError),
+    #[error(transparent)]
+    Quarantine(#[from] QuarantineError),
+    #[error("there is no good tokens file")]
+    NoTokens,
+    /// It is young, and what is missing may still come.
+    #[error("not judged yet: {0}")]
+    TooYoung(Unfit),
+    #[error("a task of this program was ended")]
+    Ended,
+}
+
+impl Postponed {
+    #[must_use]
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::Bucket(_) => "s3",
+            Self::Republish(_) => "kafka",
+            Self::Quarantine(_) => "quarantine",
+            Self::NoTokens => "no-tokens",
+            Self::TooYoung(_) => "too-young",
+            Self::Ended => "ended",
+        }
+    }
+}
+
+/// Takes one object as far as it comes now.
+pub async fn travel(parts: &Parts, errand: &Errand) -> Ended {
+    let object = &errand.object;
+    let claim = match claim(&parts.bucket, object, &errand.claimant, now_ms()).await {
+        Ok(Claimed::Ours(claim)) => claim,
+        Ok(Claimed::Theirs { expires_ms, .. }) => return Ended::Theirs { until_ms: expires_ms },
+        Err(error) => return Ended::Postponed(error.into()),
+    };
+    if let Some(places) = claim.published().filter(|_| !errand.publish_again)
+        && let Some(published) = Published::remembered(places)
+    {
+        return Ended::Awaiting(published);
+    }
+    parts.pace.pass(object.bytes).await;
+    let bytes = match fetch(&parts.bucket, object).await {
+        Ok(bytes) => bytes,
+        Err(FetchError::Seen) => return Ended::Seen,
+        Err(FetchError::Bucket(error)) => return Ended::Postponed(error.into()),
+        Err(FetchError::TooLarge { bytes }) => {
+            return set_aside(parts, object, None, &Unfit::TooLarge { bytes }, 0).await;
+        }
+    };
+    parts.metrics.bytes_fetched.inc_by(bytes.len() as u64);
+    match open(parts, object, &bytes).await {
+        Ok(Ok(opened)) => deliver(parts, claim, object, &bytes, opened).await,
+        Ok(Err(unfit)) if unfit.may_heal() && is_young(parts, object) => {
+            Ended::Postponed(Postponed::TooYoung(unfit))
+        }
+        Ok(Err(unfit)) => set_aside(parts, object, Some(&bytes), &unfit, 0).await,
+        Err(postponed) => Ended::Postponed(postponed),
+    }
+}
+
+/// Opens and judges on a thread of its own: megabytes of AES and zstd are no work for the reactor.
+async fn open(
+    parts: &Parts,
+    object: &Listed,
+    bytes: &Bytes,
+) -> Result<Result<Opened, Unfit>, Postponed> {
+    let tokens = parts.tokens.current().map_err(|_| Postponed::NoTokens)?;
+    let arrived = Timestamp::from_millisecond(object.modified_ms).unwrap_or(Timestamp::MIN);
+    let (keys, key, bytes) = (parts.keys.clone(), object.key.clone(), bytes.clone());
+    let judge = move || {
+        let mut plain = unseal(&bytes, &key, &keys.current());
+        if let Err(Unfit::UnknownKey(_)) = plain
+            && let Ok(keys) = keys.read_again()
+        {
+            plain = unseal(&bytes, &key, &keys);
+        }
+        entitle(&plain?, &tokens, arrived)
+    };
+    spawn_blocking(judge).await.map_err(|_| Postponed::Ended)
+}
+
+async fn deliver(
+    parts: &Parts,
+    mut claim: Claim,
+    object: &Listed,
+    bytes: &Bytes,
+    opened: Opened,
+) -> Ended {
+    failpoint::hit("before-publish");
+    let done = match republish(&parts.way, &opened).await {
+        Ok(done) => done,
+        Err(error) => return Ended::Postponed(error.into()),
+    };
+    failpoint::hit("after-publish");
+    let batches = done.published.places().len();
+    parts.metrics.batches_drained.inc_by(batches as u64);
+    parts.metrics.points_drained.inc_by(done.points);
+    let mut faults = opened.faults;
+    faults.extend(done.refused);
+    if !faults.is_empty() {
+        parts.metrics.batches_quarantined.inc_by(faults.len() as u64);
+        return set_aside(parts, object, Some(bytes), &Unfit::Frames(faults), batches).await;
+    }
+    if let Err(error) = claim.note_published(&parts.bucket, done.published.places()).await {
+        // Only a restart would miss it, and publish once more.
+        parts.metrics.s3_failed(error.operation());
+        tracing::debug!(object = %object.key, %error, "the claim does not know of its offsets");
+    }
+    failpoint::hit("after-claim");
+    tracing::debug!(object = %object.key, token = %opened.token_id, batches, "published");
+    Ended::Awaiting(done.published)
+}
+
+async fn set_aside(
+    parts: &Parts,
+    object: &Listed,
+    bytes: Option<&Bytes>,
+    unfit: &Unfit,
+    republished: usize,
+) -> Ended {
+    let verdict = Verdict { unfit, bytes, republished, now_ms: now_ms() };
+    let copy = match quarantine(&parts.bucket, object, &verdict).await {
+        Ok(copy) => copy,
+        Err(QuarantineError::Bucket(BucketError::Missing(_) | BucketError::Changed(_))) => {
+            return Ended::Seen;
+        }
+        Err(error) => return Ended::Postponed(error.into()),
+    };
+    failpoint::hit("after-quarantine-copy");
+    match retire::remove_quarantined(&parts.bucket, copy).await {
+        Ok(retire::Retired::Deleted) => {
+            parts.metrics.quarantined(unfit.as_str());
+            if let Some(held_back) = parts.log.pass() {
+                let (object, reason) = (&object.key, unfit.as_str());
+                tracing::warn!(%object, reason, %unfit, held_back, "an object was quarantined");
+            }
+            Ended::Quarantined
+        }
+        Ok(retire::Retired::WasGone | retire::Retired::Replaced) => Ended::Seen,
+        Err(error) => Ended::Postponed(error.into()),
+    }
+}
+
+fn is_young(parts: &Parts, object: &Listed) -> bool {
+    let age_ms = now_ms().saturating_sub(object.modified_ms);
+    i128::from(age_ms) < parts.patience.as_millis() as i128
+}
+
+/// Now, in ms since the Unix epoch.
+#[must_use]
+pub fn now_ms() -> i64 {
+    Timestamp::now().as_millisecond()
+}
