@@ -52,6 +52,12 @@ pub struct Publisher {
     inner: Arc<Inner>,
 }
 
+impl std::fmt::Debug for Publisher {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Publisher").field("in_flight", &self.in_flight()).finish_non_exhaustive()
+    }
+}
+
 struct Inner {
     settings: KafkaSettings,
     config: ClientConfig,

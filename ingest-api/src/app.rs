@@ -1,0 +1,233 @@
+//! Wiring and the order of shutdown; nothing else is decided here.
+//!
+//! At SIGTERM: readiness turns false and answers close their connections; after a grace no new
+//! connection is taken; requests in work are answered; the producer is emptied. What is left then
+//! was never acknowledged to anyone, and makes the exit code 75.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use spillway_proto::partition::Partitioning;
+use spillway_publisher::{LogGate, Publisher, TopicsError};
+use spillway_runtime::admin::{DependencyProbe, Health};
+use spillway_runtime::backoff::Backoff;
+use spillway_runtime::program::{Context, Drained, Misconfigured, RunError};
+use spillway_runtime::shutdown::Shutdown;
+use spillway_runtime::tokens::TokenFile;
+use tokio::net::TcpListener;
+use tokio::task::{JoinError, JoinHandle};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::admit::Admission;
+use crate::http::respond::Problem;
+use crate::http::{Server, tls};
+use crate::metrics::Metrics;
+use crate::settings::IngestSettings;
+
+/// What one look at Kafka may take.
+const KAFKA_WITHIN: Duration = Duration::from_secs(3);
+/// Between looks at Kafka, once its topics are known to be right.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
+/// Between checks of the topics, until they are known.
+const CHECK_PAUSE: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(3));
+/// The part of the drain that is kept for emptying the producer.
+const FLUSH_PART: u32 = 3;
+
+/// What every request sees.
+#[derive(Debug)]
+pub struct App {
+    pub settings: IngestSettings,
+    pub metrics: Metrics,
+    pub tokens: TokenFile,
+    pub admission: Admission,
+    pub publisher: Publisher,
+    pub partitioning: Partitioning,
+    pub health: Health,
+    pub shutdown: Shutdown,
+    /// No new connections, no new requests.
+    pub closing: CancellationToken,
+    problems: LogGate,
+}
+
+impl App {
+    /// Counts a request that was not taken, and logs it unless it is one of a flood.
+    pub fn tell(&self, problem: &Problem) {
+        let (id, status, _) = problem.id.parts();
+        self.metrics.problem(id);
+        if let Some(held_back) = self.problems.pass() {
+            let status = status.as_u16();
+            tracing::warn!(id, status, held_back, "a request was not taken: {}", problem.detail());
+        }
+    }
+}
+
+/// ingest-api, its address bound.
+pub struct Ingest {
+    app: Arc<App>,
+    server: Server,
+    address: SocketAddr,
+    probes: Probes,
+}
+
+struct Probes {
+    kafka: DependencyProbe,
+    tokens: DependencyProbe,
+}
+
+/// Runs until SIGTERM and drains.
+///
+/// # Errors
+/// What keeps it from starting; [`Misconfigured`] when Kafka's topics do not fit the settings.
+pub async fn run(settings: IngestSettings, context: Context) -> Result<Drained, RunError> {
+    Ingest::start(settings, &context).await?.run().await
+}
+
+impl Ingest {
+    /// Binds the address. Kafka and the tokens file need not be there.
+    ///
+    /// # Errors
+    /// What keeps it from starting.
+    pub async fn start(settings: IngestSettings, context: &Context) -> Result<Self, RunError> {
+        let partitioning = settings.topics.partitioning();
+        let partitioning = partitioning.ok_or(Misconfigured("topics: not valid".to_owned()))?;
+        let tls = tls::acceptor(&settings.tls)?;
+        let register = |registry: &mut _| {
+            (Metrics::register(registry), Publisher::start(&settings.kafka, registry))
+        };
+        let (metrics, publisher) = context.metrics.register(register);
+        let closing = CancellationToken::new();
+        let reload = context.reload.clone();
+        let admission = Admission::new(&settings, &metrics, reload.clone(), closing.clone());
+        let listen = settings.http.listen;
+        let app = Arc::new(App {
+            metrics,
+            tokens: TokenFile::watch(&settings.tokens.file, reload),
+            admission,
+            publisher: publisher?,
+            partitioning,
+            health: context.health.clone(),
+            shutdown: context.shutdown.clone(),
+            closing,
+            problems: LogGate::default(),
+            settings,
+        });
+        let bind = |cause| Misconfigured(format!("http.listen: can't bind {listen}: {cause}"));
+        let listener = TcpListener::bind(listen).await.map_err(bind)?;
+        let address = listener.local_addr()?;
+        let probes = Probes {
+            kafka: context.health.register("kafka"),
+            tokens: context.health.register("tokens"),
+        };
+        tracing::info!(%address, tls = tls.is_some(), "listening");
+        Ok(Self { server: Server::new(Arc::clone(&app), listener, tls), app, address, probes })
+    }
+
+    /// Where senders connect.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Serves until SIGTERM, then drains.
+    ///
+    /// # Errors
+    /// [`Misconfigured`] when Kafka's topics do not fit the settings.
+    pub async fn run(self) -> Result<Drained, RunError> {
+        let Self { app, server, probes, .. } = self;
+        let cut_off = CancellationToken::new();
+        let mut serving = tokio::spawn(server.run(cut_off.clone()));
+        let mut watching = tokio::spawn(watch_dependencies(Arc::clone(&app), probes));
+        app.health.set_ready(true);
+        let wrong = tokio::select! {
+            () = app.shutdown.wait() => None,
+            watched = &mut watching => Some(unusable(watched)),
+        };
+        watching.abort();
+        if let Some(wrong) = wrong {
+            app.health.set_ready(false);
+            serving.abort();
+            return Err(wrong);
+        }
+        drain(&app, &mut serving, &cut_off).await
+    }
+}
+
+fn unusable(watched: Result<TopicsError, JoinError>) -> RunError {
+    match watched {
+        Ok(topics) => Box::new(Misconfigured(topics.to_string())),
+        Err(ended) => Box::new(ended),
+    }
+}
+
+/// Finishes what is in work, within the deadline of the shutdown.
+async fn drain(
+    app: &App,
+    serving: &mut JoinHandle<usize>,
+    cut_off: &CancellationToken,
+) -> Result<Drained, RunError> {
+    let until = app.shutdown.drain_until();
+    let left = |until: Instant| until.saturating_duration_since(Instant::now());
+    let answers_until = until - left(until) / FLUSH_PART;
+    tokio::time::sleep(app.settings.http.drain_grace.get().min(left(answers_until))).await;
+    app.closing.cancel();
+    let cut = tokio::select! {
+        cut = &mut *serving => cut?,
+        () = tokio::time::sleep_until(answers_until) => {
+            cut_off.cancel();
+            serving.await?
+        }
+    };
+    let unknown = app.publisher.drain(left(until)).await;
+    if cut == 0 && unknown == 0 {
+        return Ok(Drained::Everything);
+    }
+    Ok(Drained::Left(format!(
+        "{cut} connections were cut and {unknown} records have no word from Kafka; \
+         none of it was acknowledged to its sender"
+    )))
+}
+
+/// Lets batches in once the topics are what they must be, and tells `/deepz` how Kafka and the
+/// tokens file are. Ends only with topics that an operator must mend.
+async fn watch_dependencies(app: Arc<App>, probes: Probes) -> TopicsError {
+    let mut pause = Backoff::new(CHECK_PAUSE.0, CHECK_PAUSE.1);
+    let told = LogGate::default();
+    loop {
+        tell_of_tokens(&app, &probes.tokens);
+        let began = Instant::now();
+        let partitions = app.settings.topics.partitions;
+        match app.publisher.check_topics(partitions, KAFKA_WITHIN).await {
+            Ok(()) => {
+                probes.kafka.ok(began.elapsed());
+                break;
+            }
+            Err(error) if error.is_transient() => {
+                probes.kafka.failed(&error);
+                if let Some(held_back) = told.pass() {
+                    tracing::warn!(%error, held_back, "no batches are taken yet");
+                }
+            }
+            Err(error) => return error,
+        }
+        tokio::time::sleep(pause.next_delay()).await;
+    }
+    app.admission.topics_are_checked();
+    tracing::info!("Kafka's topics are as they must be: batches are taken");
+    loop {
+        tokio::time::sleep(LOOK_EVERY).await;
+        tell_of_tokens(&app, &probes.tokens);
+        match app.publisher.ping(KAFKA_WITHIN).await {
+            Ok(latency) => probes.kafka.ok(latency),
+            Err(error) => probes.kafka.failed(&error),
+        }
+    }
+}
+
+fn tell_of_tokens(app: &App, probe: &DependencyProbe) {
+    match app.tokens.current() {
+        Ok(_) => probe.ok(Duration::ZERO),
+        Err(unavailable) => probe.failed(&unavailable),
+    }
+}

@@ -1,0 +1,163 @@
+//! Connections: taken, bounded, served, closed in order. HTTP/1.1, by hyper alone.
+//!
+//! Bounds: open connections, the wait for the first byte, the time of a head, requests and age of
+//! a connection. What a request itself may cost is bounded in its handler.
+
+pub mod post_batches;
+
+pub mod body;
+
+pub mod respond;
+
+mod route;
+
+pub mod tls;
+
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use spillway_publisher::LogGate;
+use spillway_runtime::deadline;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+
+use crate::app::App;
+
+/// Header section and read buffer of one connection.
+const READ_BUFFER_BYTES_MAX: usize = 128 * 1024;
+/// Header lines of one request.
+const HEADERS_MAX: usize = 100;
+/// Between attempts to accept when the system has no more file descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// The senders' side of the program.
+pub struct Server {
+    app: Arc<App>,
+    listener: TcpListener,
+    tls: Option<TlsAcceptor>,
+    failures: LogGate,
+}
+
+impl Server {
+    #[must_use]
+    pub fn new(app: Arc<App>, listener: TcpListener, tls: Option<TlsAcceptor>) -> Self {
+        Self { app, listener, tls, failures: LogGate::default() }
+    }
+
+    /// Takes connections until the app is closing, then serves those it has until they end or
+    /// `cut_off` comes. Returns how many it had to cut.
+    pub async fn run(self, cut_off: CancellationToken) -> usize {
+        let connections_max = self.app.settings.http.connections_max as usize;
+        let gauge = self.app.metrics.connections.clone();
+        let mut connections = JoinSet::new();
+        loop {
+            tokio::select! {
+                () = self.app.closing.cancelled() => break,
+                accepted = self.listener.accept() => match accepted {
+                    Ok((stream, peer)) if connections.len() < connections_max => {
+                        let tls = self.tls.clone();
+                        connections.spawn(connection(Arc::clone(&self.app), stream, peer, tls));
+                    }
+                    // Closed at once, so that the sender tries another server.
+                    Ok(_) => {
+                        self.app.metrics.connections_refused.inc();
+                    }
+                    Err(error) => self.not_accepted(&error).await,
+                },
+                Some(_) = connections.join_next() => {}
+            }
+            gauge.set(i64::try_from(connections.len()).unwrap_or(i64::MAX));
+        }
+        drop(self.listener);
+        tokio::select! {
+            () = cut_off.cancelled() => {}
+            () = async { while connections.join_next().await.is_some() {} } => {}
+        }
+        let cut = connections.len();
+        connections.shutdown().await;
+        gauge.set(0);
+        cut
+    }
+
+    async fn not_accepted(&self, error: &std::io::Error) {
+        if let Some(held_back) = self.failures.pass() {
+            tracing::warn!(%error, held_back, "a connection could not be accepted");
+        }
+        tokio::time::sleep(ACCEPT_PAUSE).await;
+    }
+}
+
+async fn connection(app: Arc<App>, stream: TcpStream, peer: SocketAddr, tls: Option<TlsAcceptor>) {
+    let first_byte_within = app.settings.http.first_byte_within.get();
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(%error, %peer, "no TCP_NODELAY");
+    }
+    match tls {
+        Some(acceptor) => {
+            match deadline::within(first_byte_within, acceptor.accept(stream)).await {
+                Ok(Ok(stream)) => serve(app, stream, peer).await,
+                Ok(Err(error)) => tracing::debug!(%error, %peer, "no TLS"),
+                Err(_) => tracing::debug!(%peer, "no TLS in time"),
+            }
+        }
+        None => {
+            // hyper's own timer starts with the head; until its first byte a socket is silent.
+            let silent = async {
+                let waited = deadline::within(first_byte_within, stream.peek(&mut [0])).await;
+                !matches!(waited, Ok(Ok(1)))
+            };
+            tokio::select! {
+                silent = silent => if silent { return },
+                () = app.closing.cancelled() => return,
+            }
+            serve(app, stream, peer).await;
+        }
+    }
+}
+
+async fn serve<S>(app: Arc<App>, stream: S, peer: SocketAddr)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let http = &app.settings.http;
+    let served = AtomicU32::new(0);
+    let service = service_fn(|request| {
+        let count = served.fetch_add(1, Ordering::Relaxed).saturating_add(1);
+        route::answer(&app, request, count >= http.connection_requests_max)
+    });
+    let mut connection = pin!(
+        http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(http.head_within.get())
+            .max_buf_size(READ_BUFFER_BYTES_MAX)
+            .max_headers(HEADERS_MAX)
+            .serve_connection(TokioIo::new(stream), service)
+    );
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = until_it_must_end(&app) => {
+            // The request in work is answered, then the connection is closed.
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%error, %peer, "connection ended");
+    }
+}
+
+async fn until_it_must_end(app: &App) {
+    tokio::select! {
+        () = app.closing.cancelled() => {}
+        () = tokio::time::sleep(app.settings.http.connection_age_max.get()) => {}
+    }
+}

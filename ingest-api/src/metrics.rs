@@ -1,0 +1,120 @@
+//! What ingest-api says of itself; names begin with `spillway_ingest_`.
+//!
+//! Conservation: `batches_accepted` counts what senders were told is in Kafka, a repetition that
+//! joined included; the publisher's `records_published` counts records in Kafka.
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::Registry;
+use spillway_proto::verdict::Refusal;
+
+/// Upper bounds in seconds, around the usual few milliseconds and the deadline of 3 s.
+const REQUEST_BUCKETS_S: [f64; 11] =
+    [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 3.5, 10.0];
+
+/// Handles, cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Metrics {
+    pub batches_accepted: Counter,
+    pub points_accepted: Counter,
+    rejected: Family<Reason, Counter>,
+    requests: Family<Request, Counter>,
+    pub request_seconds: Histogram,
+    pub body_bytes: Counter,
+    problems: Family<Reason, Counter>,
+    pub in_flight_bytes: Gauge,
+    pub admission_limit_bytes: Gauge,
+    pub admission_waiting: Gauge,
+    pub connections: Gauge,
+    pub connections_refused: Counter,
+    pub panics: Counter,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct Reason {
+    reason: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct Request {
+    route: &'static str,
+    status: u16,
+}
+
+impl Metrics {
+    #[must_use]
+    pub fn register(registry: &mut Registry) -> Self {
+        let metrics = Self {
+            batches_accepted: Counter::default(),
+            points_accepted: Counter::default(),
+            rejected: Family::default(),
+            requests: Family::default(),
+            request_seconds: Histogram::new(REQUEST_BUCKETS_S),
+            body_bytes: Counter::default(),
+            problems: Family::default(),
+            in_flight_bytes: Gauge::default(),
+            admission_limit_bytes: Gauge::default(),
+            admission_waiting: Gauge::default(),
+            connections: Gauge::default(),
+            connections_refused: Counter::default(),
+            panics: Counter::default(),
+        };
+        metrics.enter(registry);
+        metrics
+    }
+
+    fn enter(&self, to: &mut Registry) {
+        to.register(
+            "batches_accepted",
+            "Batches whose senders were told that Kafka has them",
+            self.batches_accepted.clone(),
+        );
+        to.register("points_accepted", "Points of those batches", self.points_accepted.clone());
+        to.register(
+            "batches_rejected",
+            "Batches that will never be taken as they are",
+            self.rejected.clone(),
+        );
+        to.register("requests", "Answered requests", self.requests.clone());
+        to.register(
+            "request_seconds",
+            "From a request's head to its answer",
+            self.request_seconds.clone(),
+        );
+        to.register("body_bytes", "Bytes of request bodies", self.body_bytes.clone());
+        to.register("problems", "Requests that were not taken, by reason", self.problems.clone());
+        to.register("in_flight_bytes", "Bytes of requests in work", self.in_flight_bytes.clone());
+        to.register(
+            "admission_limit_bytes",
+            "Bytes of requests that may be in work now",
+            self.admission_limit_bytes.clone(),
+        );
+        to.register(
+            "admission_waiting",
+            "Requests that wait for room",
+            self.admission_waiting.clone(),
+        );
+        to.register("connections", "Open connections", self.connections.clone());
+        to.register(
+            "connections_refused",
+            "Connections closed because there were too many",
+            self.connections_refused.clone(),
+        );
+        to.register("panics", "Requests whose handler panicked", self.panics.clone());
+    }
+
+    pub fn rejected(&self, refusal: Refusal) {
+        self.rejected.get_or_create(&Reason { reason: refusal.as_str() }).inc();
+    }
+
+    pub fn problem(&self, reason: &'static str) {
+        self.problems.get_or_create(&Reason { reason }).inc();
+    }
+
+    pub fn answered(&self, route: &'static str, status: u16) {
+        self.requests.get_or_create(&Request { route, status }).inc();
+    }
+}

@@ -1,0 +1,129 @@
+//! A body becomes batches: cut into frames, each held against the consumer's own check, given
+//! its partition. What passes here is what the consumer will accept.
+//!
+//! Only here is a frame opened; what goes on is the same bytes, sliced from the body.
+
+use std::cell::RefCell;
+
+use bytes::Bytes;
+use spillway_proto::BatchId;
+use spillway_proto::frame::{self, Decoder, FrameError, Header};
+use spillway_proto::partition::Partitioning;
+use spillway_proto::verdict::{Refusal, RejectedBatch};
+
+use crate::authenticate::Caller;
+
+/// What all frames of a request may be once decompressed, together. Thirty-two frames of the
+/// largest kind; a usual request has one of a few kilobytes.
+pub const REQUEST_RAW_BYTES_MAX: usize = 128 << 20;
+/// Above this many decompressed bytes a request is verified off the threads that serve sockets.
+const INLINE_RAW_BYTES_MAX: usize = 1 << 20;
+
+/// A batch that Kafka may have.
+#[derive(Clone, Debug)]
+pub struct Batch {
+    /// Its place in the request.
+    pub index: usize,
+    pub id: BatchId,
+    pub partition: u16,
+    pub points: usize,
+    /// The very bytes that arrived.
+    pub frame: Bytes,
+}
+
+/// A body, cut and judged.
+#[derive(Debug, Default)]
+pub struct Checked {
+    pub batches: Vec<Batch>,
+    pub rejected: Vec<RejectedBatch>,
+}
+
+/// Why nothing of a body can be taken.
+#[derive(Debug, thiserror::Error)]
+pub enum BodyRefused {
+    /// From this frame on the body can't be cut, so what follows it is not known.
+    #[error("frame {index} can't be read, so nothing of this body was taken: {cause}")]
+    Uncuttable { index: usize, cause: FrameError },
+    #[error("the frames have {bytes} bytes once decompressed, the limit is {bytes_max}")]
+    TooLarge { bytes: usize, bytes_max: usize },
+    #[error("the check of the frames was ended")]
+    Ended(#[from] tokio::task::JoinError),
+}
+
+/// Cuts and checks `body`, sent by `caller`.
+///
+/// # Errors
+/// [`BodyRefused`] when nothing of it can be taken; a frame that is refused alone is in
+/// [`Checked::rejected`].
+pub async fn body(
+    body: Bytes,
+    caller: &Caller,
+    partitioning: Partitioning,
+) -> Result<Checked, BodyRefused> {
+    let frames = cut(&body)?;
+    let raw: usize = frames.iter().map(|(header, _)| header.raw_bytes).sum();
+    if raw > REQUEST_RAW_BYTES_MAX {
+        return Err(BodyRefused::TooLarge { bytes: raw, bytes_max: REQUEST_RAW_BYTES_MAX });
+    }
+    if raw <= INLINE_RAW_BYTES_MAX {
+        return Ok(check(frames, &caller.environment, partitioning));
+    }
+    let caller = caller.clone();
+    let work = move || check(frames, &caller.environment, partitioning);
+    Ok(tokio::task::spawn_blocking(work).await?)
+}
+
+fn cut(body: &Bytes) -> Result<Vec<(Header, Bytes)>, BodyRefused> {
+    let frames = frame::split(body).into_iter().enumerate();
+    let cut = frames.map(|(index, frame)| {
+        let frame = frame.map_err(|cause| BodyRefused::Uncuttable { index, cause })?;
+        let header =
+            Header::parse(&frame).map_err(|cause| BodyRefused::Uncuttable { index, cause })?;
+        Ok((header, frame))
+    });
+    cut.collect()
+}
+
+thread_local! {
+    /// Its buffers are kept from request to request, so that verifying allocates little.
+    static DECODER: RefCell<Decoder> = RefCell::default();
+}
+
+fn check(frames: Vec<(Header, Bytes)>, environment: &str, partitioning: Partitioning) -> Checked {
+    let mut checked = Checked::default();
+    DECODER.with_borrow_mut(|decoder| {
+        for (index, (header, frame)) in frames.into_iter().enumerate() {
+            match place(decoder, &frame, environment, partitioning) {
+                Ok(partition) => checked.batches.push(Batch {
+                    index,
+                    id: header.id,
+                    partition,
+                    points: header.points,
+                    frame,
+                }),
+                Err((refusal, error)) => {
+                    checked.rejected.push(RejectedBatch { index, error, refusal });
+                }
+            }
+        }
+    });
+    checked
+}
+
+/// The partition of a frame that is valid and belongs to `environment`.
+fn place(
+    decoder: &mut Decoder,
+    frame: &[u8],
+    environment: &str,
+    partitioning: Partitioning,
+) -> Result<u16, (Refusal, String)> {
+    let view = decoder.decode(frame).map_err(|cause| (cause.refusal(), cause.to_string()))?;
+    if view.environment != environment {
+        let error = format!(
+            "the batch is of environment {}, the token is of {environment}",
+            view.environment
+        );
+        return Err((Refusal::EnvironmentMismatch, error));
+    }
+    Ok(partitioning.partition_of(view.environment, view.host))
+}
