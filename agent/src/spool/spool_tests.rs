@@ -1,0 +1,173 @@
+//! The handle: group commit, gates, custody, on a real directory.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use spillway_proto::kafka_record::Lane;
+use spillway_proto::object_key::ObjectKey;
+use spillway_runtime::settings::Size;
+
+use super::store_tests::{Books, frame, id, seq_of};
+use super::{InHand, NewRecord, OpenError, Opened, Spool, Wish};
+use crate::identity::CustodyLog;
+use crate::metrics::Metrics;
+use crate::settings::{Settings, SpoolKind};
+
+fn settings() -> Settings {
+    let mut settings = Settings::default();
+    settings.spool.free_space_floor = Size::bytes(0);
+    settings.spool.bytes_max = Size::mib(8);
+    settings.spool.live_reserve = Size::mib(2);
+    settings.spool.segment_bytes = Size::mib(2);
+    settings
+}
+
+fn books() -> Arc<dyn CustodyLog> {
+    Arc::new(Books::default())
+}
+
+fn open(dir: &tempfile::TempDir) -> Spool {
+    Spool::open(&settings(), dir.path(), &Metrics::for_tests()).unwrap().spool
+}
+
+fn record(seq: u64) -> NewRecord {
+    NewRecord { id: id(seq), window_ts: 10, points: 3, frame: frame(seq, 1_000) }
+}
+
+const LIVE: Wish = Wish { lane: Lane::Live, bytes_max: 1 << 20, batches_max: 100 };
+const BACKLOG: Wish = Wish { lane: Lane::Backlog, ..LIVE };
+
+fn seqs(lot: &[InHand]) -> Vec<u64> {
+    lot.iter().map(|batch| seq_of(&batch.id())).collect()
+}
+
+#[tokio::test]
+async fn a_batch_is_seen_by_deliver_only_after_its_release() {
+    let dir = tempfile::tempdir().unwrap();
+    let (spool, log) = (open(&dir), books());
+    let held = spool.append(record(1), &log).await.unwrap();
+    assert!(!held.volatile());
+    assert!(spool.take(LIVE, &log).await.is_empty());
+    held.release();
+    let lot = spool.take(LIVE, &log).await;
+    assert_eq!(seqs(&lot), [1]);
+    lot.into_iter().for_each(InHand::acked);
+}
+
+#[tokio::test]
+async fn many_tasks_append_at_once_and_everything_is_there_afterwards() {
+    let dir = tempfile::tempdir().unwrap();
+    let (spool, log) = (open(&dir), books());
+    let mut tasks = tokio::task::JoinSet::new();
+    for seq in 1..=200 {
+        let (spool, log) = (spool.clone(), Arc::clone(&log));
+        tasks.spawn(async move { spool.append(record(seq), &log).await.unwrap().release() });
+    }
+    while let Some(done) = tasks.join_next().await {
+        done.unwrap();
+    }
+    assert_eq!((spool.totals().batches, spool.totals().points), (200, 600));
+    spool.close().await;
+    let Opened { spool, found } =
+        Spool::open(&settings(), dir.path(), &Metrics::for_tests()).unwrap();
+    assert_eq!(found.batches, 200);
+    let mut all = Vec::new();
+    loop {
+        let lot = spool.take(BACKLOG, &log).await;
+        if lot.is_empty() {
+            break;
+        }
+        all.extend(seqs(&lot));
+        lot.into_iter().for_each(InHand::acked);
+    }
+    all.sort_unstable();
+    assert_eq!(all, (1..=200).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn a_second_agent_on_the_same_directory_is_told_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let spool = open(&dir);
+    let second = Spool::open(&settings(), dir.path(), &Metrics::for_tests());
+    assert!(matches!(second, Err(OpenError::InUse { .. })));
+    spool.close().await;
+    open(&dir).close().await;
+}
+
+#[tokio::test]
+async fn what_is_returned_can_be_taken_again_and_what_is_acked_can_not() {
+    let dir = tempfile::tempdir().unwrap();
+    let (spool, log) = (open(&dir), books());
+    for seq in 1..=2 {
+        spool.append(record(seq), &log).await.unwrap().release();
+    }
+    let mut lot = spool.take(LIVE, &log).await;
+    assert_eq!(seqs(&lot), [2, 1], "newest first");
+    lot.pop().unwrap().acked();
+    lot.pop().unwrap().returned();
+    let again = spool.take(LIVE, &log).await;
+    assert_eq!(seqs(&again), [2]);
+    again.into_iter().for_each(|batch| batch.returned_for(Duration::from_secs(3_600)));
+    assert!(spool.take(LIVE, &log).await.is_empty());
+}
+
+#[tokio::test]
+async fn a_lot_that_is_parked_is_forgotten_and_counted() {
+    let dir = tempfile::tempdir().unwrap();
+    let metrics = Metrics::for_tests();
+    let spool = Spool::open(&settings(), dir.path(), &metrics).unwrap().spool;
+    let log = books();
+    spool.append(record(1), &log).await.unwrap().release();
+    let lot = spool.take(LIVE, &log).await;
+    assert!(spool.parked(&ObjectKey::from_random(3), lot, &log).await.is_ok());
+    assert_eq!((metrics.batches_parked.get(), metrics.points_parked.get()), (1, 3));
+    spool.close().await;
+    let found = Spool::open(&settings(), dir.path(), &metrics).unwrap().found;
+    assert_eq!(found.batches, 0);
+}
+
+#[tokio::test]
+async fn a_batch_dropped_in_hand_is_a_bug_and_goes_back_all_the_same() {
+    let dir = tempfile::tempdir().unwrap();
+    let metrics = Metrics::for_tests();
+    let spool = Spool::open(&settings(), dir.path(), &metrics).unwrap().spool;
+    let log = books();
+    spool.append(record(1), &log).await.unwrap().release();
+    let lot = spool.take(LIVE, &log).await;
+    let dropped = std::panic::catch_unwind(std::panic::AssertUnwindSafe(move || drop(lot)));
+    assert_eq!(dropped.is_err(), cfg!(debug_assertions));
+    let again = spool.take(LIVE, &log).await;
+    assert_eq!(seqs(&again), [1]);
+    again.into_iter().for_each(InHand::returned);
+}
+
+#[tokio::test]
+async fn changes_are_told_when_a_batch_becomes_visible() {
+    let dir = tempfile::tempdir().unwrap();
+    let (spool, log) = (open(&dir), books());
+    let held = spool.append(record(1), &log).await.unwrap();
+    let mut changes = spool.changes();
+    changes.mark_unchanged();
+    held.release();
+    changes.changed().await.unwrap();
+    let lot = spool.take(LIVE, &log).await;
+    assert_eq!(seqs(&lot), [1]);
+    lot.into_iter().for_each(InHand::acked);
+}
+
+#[tokio::test]
+async fn the_memory_kind_touches_no_disk() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut settings = settings();
+    settings.spool.kind = SpoolKind::Memory;
+    let path = dir.path().join("spool");
+    let spool = Spool::open(&settings, &path, &Metrics::for_tests()).unwrap().spool;
+    let log = books();
+    let held = spool.append(record(1), &log).await.unwrap();
+    assert!(held.volatile());
+    held.release();
+    let lot = spool.take(LIVE, &log).await;
+    assert_eq!(seqs(&lot), [1]);
+    lot.into_iter().for_each(InHand::acked);
+    assert!(!path.exists());
+}

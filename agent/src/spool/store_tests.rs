@@ -1,0 +1,355 @@
+//! What the store promises, on a disk that does as it is told.
+
+use std::io::ErrorKind;
+use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
+use spillway_proto::BatchId;
+use spillway_proto::kafka_record::Lane;
+use spillway_proto::object_key::ObjectKey;
+use uuid::Uuid;
+
+use super::budget::Budget;
+use super::disk_fake::{FakeDisk, Op};
+use super::index::Gate;
+use super::store::{Limits, Store};
+use super::take::{Ending, TakenBatch, Wish};
+use super::write::{Incoming, Stored};
+use super::{Found, NewRecord, RefusalCause, Refused};
+use crate::identity::{CustodyLog, GivenUp, GivenUpReason};
+use crate::metrics::Metrics;
+
+pub const EPOCH: Uuid = Uuid::from_u128(0xe);
+pub const SEGMENT: u64 = 64 * 1024;
+pub const BACKLOG_AFTER: i64 = 30_000;
+
+/// Books that remember what was given up.
+#[derive(Default)]
+pub struct Books(pub Mutex<Vec<GivenUp>>);
+
+impl CustodyLog for Books {
+    fn accepted(&self, _id: &BatchId) {}
+
+    fn given_up(&self, given_up: GivenUp) {
+        self.0.lock().unwrap().push(given_up);
+    }
+}
+
+impl Books {
+    pub fn seqs(&self) -> Vec<u64> {
+        let lost = self.0.lock().unwrap();
+        lost.iter().flat_map(|range| range.first_seq..=range.last_seq).collect()
+    }
+
+    pub fn reasons(&self) -> Vec<GivenUpReason> {
+        self.0.lock().unwrap().iter().map(|lost| lost.reason).collect()
+    }
+}
+
+pub fn id(seq: u64) -> BatchId {
+    BatchId::Sequenced { agent_id: Uuid::from_u128(0xa), epoch: EPOCH, seq }
+}
+
+pub fn seq_of(id: &BatchId) -> u64 {
+    id.columns().2
+}
+
+pub fn frame(seq: u64, bytes: usize) -> Bytes {
+    (0..bytes).map(|at| (seq as usize * 31 + at) as u8).collect()
+}
+
+pub fn limits() -> Limits {
+    Limits {
+        budget: Budget { bytes_max: 8 * SEGMENT, live_reserve: 2 * SEGMENT, free_floor: 0 },
+        segment_bytes: SEGMENT,
+        memory_bytes_max: 40_000,
+        backlog_after_ms: BACKLOG_AFTER,
+        age_max_ms: 24 * 3_600_000,
+    }
+}
+
+pub struct Bench {
+    pub disk: FakeDisk,
+    pub store: Store<FakeDisk>,
+    pub found: Found,
+    pub books: Arc<Books>,
+    pub log: Arc<dyn CustodyLog>,
+}
+
+impl Bench {
+    pub fn on(disk: FakeDisk, limits: Limits, now_ms: i64) -> Self {
+        let metrics = Metrics::for_tests();
+        let (store, found) = Store::open(Some(disk.clone()), limits, metrics, now_ms).unwrap();
+        let books = Arc::new(Books::default());
+        let log: Arc<dyn CustodyLog> = Arc::clone(&books) as _;
+        Self { disk, store, found, books, log }
+    }
+
+    pub fn new() -> Self {
+        Self::on(FakeDisk::default(), limits(), 0)
+    }
+
+    pub fn append(&mut self, seq: u64, bytes: usize) -> Result<Stored, Refused> {
+        let record = NewRecord { id: id(seq), window_ts: 10, points: 2, frame: frame(seq, bytes) };
+        let gate = Gate::closed();
+        gate.open();
+        let incoming = Incoming::new(record, gate)?;
+        self.store.append(vec![incoming], &self.log).pop().unwrap()
+    }
+
+    pub fn take(&mut self, lane: Lane, batches_max: usize) -> Vec<TakenBatch> {
+        self.store.take(Wish { lane, bytes_max: usize::MAX, batches_max }, &self.log)
+    }
+
+    pub fn waiting(&mut self) -> Vec<u64> {
+        let mut taken = self.take(Lane::Live, usize::MAX);
+        taken.extend(self.take(Lane::Backlog, usize::MAX));
+        for batch in &taken {
+            let seq = seq_of(&batch.id);
+            assert_eq!(batch.frame, frame(seq, batch.frame.len()), "bytes of {seq}");
+            self.store.settle(batch.serial, Ending::Returned { after_ms: 0 });
+        }
+        let mut seqs: Vec<_> = taken.iter().map(|batch| seq_of(&batch.id)).collect();
+        seqs.sort_unstable();
+        seqs
+    }
+
+    pub fn reopened(&self) -> Self {
+        Self::on(self.disk.clone(), limits(), self.store.now_ms)
+    }
+}
+
+#[test]
+fn what_was_stored_is_there_after_a_power_cut() {
+    let mut bench = Bench::new();
+    for seq in 1..=20 {
+        assert!(!bench.append(seq, 5_000).unwrap().volatile);
+    }
+    bench.disk.crash(7);
+    let mut bench = bench.reopened();
+    assert_eq!(bench.waiting(), (1..=20).collect::<Vec<_>>());
+    assert_eq!(bench.found.highest_seq.get(&EPOCH), Some(&20));
+    assert_eq!(bench.found.batches, 20);
+}
+
+#[test]
+fn short_writes_are_no_harm() {
+    let mut bench = Bench::new();
+    bench.disk.short_writes();
+    bench.append(1, 5_000).unwrap();
+    bench.disk.crash(1);
+    assert_eq!(bench.reopened().waiting(), [1]);
+}
+
+#[test]
+fn after_a_failed_sync_the_batch_is_durable_in_another_segment() {
+    let mut bench = Bench::new();
+    bench.append(1, 100).unwrap();
+    bench.disk.fail_once(Op::SyncData, 0, ErrorKind::Other);
+    assert!(!bench.append(2, 100).unwrap().volatile);
+    assert_eq!(bench.disk.file_count(), 2);
+    bench.disk.crash(3);
+    assert_eq!(bench.reopened().waiting(), [1, 2]);
+}
+
+#[test]
+fn each_operation_may_fail_once_at_any_call_without_losing_what_was_stored() {
+    for op in Op::ALL {
+        for calls in 0..12 {
+            let mut bench = Bench::new();
+            bench.disk.fail_once(op, calls, ErrorKind::StorageFull);
+            for seq in 1..=30 {
+                assert!(!bench.append(seq, 6_000).unwrap().volatile, "{op:?} {calls}");
+            }
+            bench.disk.crash(calls);
+            assert_eq!(bench.reopened().waiting(), (1..=30).collect::<Vec<_>>(), "{op:?}");
+        }
+    }
+}
+
+#[test]
+fn a_broken_disk_means_bounded_memory_and_back_to_disk_when_it_heals() {
+    let mut bench = Bench::new();
+    bench.append(1, 10_000).unwrap();
+    bench.disk.fail_for_ever(Op::Write, ErrorKind::StorageFull);
+    for seq in 2..=5 {
+        assert!(bench.append(seq, 10_000).unwrap().volatile);
+    }
+    let refused = bench.append(6, 10_000).unwrap_err();
+    assert_eq!((refused.record.id, refused.reason), (id(6), GivenUpReason::SpoolIo));
+    assert_eq!(bench.waiting(), [1, 2, 3, 4, 5]);
+    bench.disk.heal();
+    bench.store.tick(60_000, Some(&Arc::clone(&bench.log)));
+    assert_eq!(bench.store.totals().volatile_batches, 0);
+    bench.disk.crash(9);
+    assert_eq!(bench.reopened().waiting(), [1, 2, 3, 4, 5]);
+}
+
+#[test]
+fn a_full_spool_gives_up_its_oldest_backlog_by_name_and_never_live_data() {
+    let mut bench = Bench::new();
+    let mut seq = 0;
+    while bench.books.seqs().is_empty() {
+        seq += 1;
+        bench.append(seq, 20_000).unwrap();
+        assert!(bench.disk.bytes() <= limits().budget.bytes_max);
+        bench.store.now_ms += 10_000;
+    }
+    assert_eq!(bench.books.seqs(), [1, 2, 3], "one whole segment, the oldest");
+    assert_eq!(bench.books.0.lock().unwrap().len(), 1, "as one range");
+    assert_eq!(bench.waiting(), (4..=seq).collect::<Vec<_>>());
+}
+
+#[test]
+fn backlog_leaves_its_reserve_to_live_data() {
+    let mut bench = Bench::new();
+    for seq in 1..=100 {
+        bench.append(seq, 20_000).unwrap();
+        bench.store.now_ms += BACKLOG_AFTER + 1;
+        let backlog = bench.store.taken(0).backlog;
+        assert!(backlog <= 7 * SEGMENT, "{backlog}");
+    }
+    assert!(!bench.books.seqs().is_empty());
+    assert!(bench.disk.bytes() <= 7 * SEGMENT);
+}
+
+#[test]
+fn a_spool_full_of_live_data_refuses_and_returns_the_batch() {
+    let mut bench = Bench::new();
+    let refused = (1..).find_map(|seq| bench.append(seq, 20_000).err()).unwrap();
+    assert_eq!(refused.cause, RefusalCause::Full);
+    assert_eq!(refused.record.frame, frame(seq_of(&refused.record.id), 20_000));
+    assert!(bench.books.seqs().is_empty());
+}
+
+#[test]
+fn below_the_free_space_floor_the_spool_does_not_grow() {
+    let mut limits = limits();
+    limits.budget.free_floor = 1_000_000;
+    let mut bench = Bench::on(FakeDisk::default(), limits, 0);
+    bench.append(1, 60_000).unwrap();
+    bench.disk.set_free_bytes(1_000_000);
+    let before = bench.disk.bytes();
+    assert!(bench.append(2, 30_000).unwrap().volatile, "memory first");
+    bench.store.now_ms += BACKLOG_AFTER + 1;
+    assert!(!bench.append(3, 30_000).unwrap().volatile, "then one segment for another");
+    assert_eq!(bench.books.seqs(), [1]);
+    assert_eq!(bench.disk.bytes(), before);
+}
+
+#[test]
+fn what_is_done_is_forgotten_and_its_segment_goes_when_all_is_done() {
+    let mut bench = Bench::new();
+    for seq in 1..=9 {
+        bench.append(seq, 20_000).unwrap();
+    }
+    assert_eq!(bench.disk.file_count(), 3);
+    for batch in bench.take(Lane::Live, 100) {
+        if seq_of(&batch.id) != 5 {
+            bench.store.settle(batch.serial, Ending::Gone);
+        }
+    }
+    assert_eq!(bench.disk.file_count(), 2, "the active one and the one with 5 in it");
+    // A kill, not a power cut: the page cache survives.
+    assert_eq!(bench.reopened().waiting(), [5]);
+}
+
+#[test]
+fn what_was_noted_as_parked_does_not_come_back() {
+    let mut bench = Bench::new();
+    for seq in 1..=3 {
+        bench.append(seq, 100).unwrap();
+    }
+    let taken = bench.take(Lane::Live, 2);
+    let serials: Vec<_> = taken.iter().map(|batch| batch.serial).collect();
+    let log = Arc::clone(&bench.log);
+    bench.store.note_parked(&ObjectKey::from_random(1), &serials, &log).unwrap();
+    bench.disk.crash(5);
+    assert_eq!(bench.reopened().waiting(), [1]);
+}
+
+#[test]
+fn a_note_that_can_not_be_written_is_an_error_and_everything_stays() {
+    let mut bench = Bench::new();
+    bench.append(1, 100).unwrap();
+    let taken = bench.take(Lane::Live, 1);
+    bench.disk.fail_for_ever(Op::SyncData, ErrorKind::Other);
+    let log = Arc::clone(&bench.log);
+    let noted = bench.store.note_parked(&ObjectKey::from_random(1), &[taken[0].serial], &log);
+    assert!(noted.is_err());
+    bench.store.settle(taken[0].serial, Ending::Returned { after_ms: 0 });
+    assert_eq!(bench.waiting(), [1]);
+}
+
+#[test]
+fn a_batch_that_waited_too_long_is_given_up_unless_it_is_in_hand() {
+    let mut bench = Bench::new();
+    bench.append(1, 100).unwrap();
+    bench.append(2, 100).unwrap();
+    let in_hand = bench.take(Lane::Live, 1);
+    assert_eq!(seq_of(&in_hand[0].id), 2);
+    let log = Arc::clone(&bench.log);
+    bench.store.tick(24 * 3_600_000 + 1, Some(&log));
+    assert_eq!(bench.books.seqs(), [1]);
+    assert_eq!(bench.books.reasons(), [GivenUpReason::SpoolTooOld]);
+}
+
+#[test]
+fn a_wrong_clock_does_not_empty_the_spool_at_a_start() {
+    let mut bench = Bench::new();
+    bench.append(1, 100).unwrap();
+    let far_future = i64::from(u32::MAX) * 1_000;
+    let mut bench = Bench::on(bench.disk.clone(), limits(), far_future);
+    let log = Arc::clone(&bench.log);
+    bench.store.tick(far_future + 60_000, Some(&log));
+    assert_eq!(bench.waiting(), [1]);
+}
+
+#[test]
+fn a_record_that_can_not_be_read_is_tried_again_later_and_then_declared() {
+    let mut bench = Bench::new();
+    bench.append(1, 100).unwrap();
+    bench.disk.fail_for_ever(Op::Read, ErrorKind::Other);
+    for _ in 0..3 {
+        assert!(bench.take(Lane::Live, 1).is_empty());
+        assert!(bench.take(Lane::Live, 1).is_empty(), "not at once again");
+        bench.store.now_ms += 2_000;
+    }
+    assert_eq!(bench.books.seqs(), [1]);
+    assert_eq!(bench.books.reasons(), [GivenUpReason::SpoolDamaged]);
+}
+
+#[test]
+fn a_crash_loop_takes_no_more_space_than_its_batches() {
+    let mut bench = Bench::new();
+    for seq in 1..=50 {
+        bench.append(seq, 1_000).unwrap();
+        bench = bench.reopened();
+    }
+    assert_eq!(bench.waiting(), (1..=50).collect::<Vec<_>>());
+    assert!(bench.disk.bytes() < 60_000, "{}", bench.disk.bytes());
+}
+
+#[test]
+fn memory_alone_keeps_its_cap_and_names_what_it_gives_up() {
+    let open = Store::<FakeDisk>::open(None, limits(), Metrics::for_tests(), 0).unwrap();
+    let mut bench = Bench { store: open.0, ..Bench::new() };
+    for seq in 1..=6 {
+        assert!(bench.append(seq, 10_000).unwrap().volatile);
+        bench.store.now_ms += BACKLOG_AFTER + 1;
+    }
+    assert_eq!(bench.books.seqs(), [1, 2]);
+    assert_eq!(bench.waiting(), [3, 4, 5, 6]);
+}
+
+#[test]
+fn one_byte_too_many_is_refused_at_the_door() {
+    let mut bench = Bench::new();
+    let most = spillway_proto::limits::FRAME_BYTES_MAX;
+    assert_eq!(bench.append(1, most + 1).unwrap_err().cause, RefusalCause::TooLarge);
+    let mut limits = limits();
+    limits.budget.bytes_max = 4_000_000;
+    let mut bench = Bench::on(FakeDisk::default(), limits, 0);
+    assert!(!bench.append(1, most).unwrap().volatile);
+    assert_eq!(bench.waiting(), [1]);
+}
