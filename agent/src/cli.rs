@@ -1,0 +1,184 @@
+//! The agent's own commands: `test`, `status`, `doctor`. The rest every program has.
+
+use std::fmt::Write as _;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Command;
+use spillway_proto::Kind;
+use spillway_runtime::program::{Invocation, Program};
+
+use crate::collect::Reading;
+use crate::collect::host;
+use crate::collect::sample::Sampler;
+use crate::metrics::Metrics;
+use crate::settings::Settings;
+use crate::status::{self, Status};
+use crate::{doctor, settings};
+
+/// Between the two reads of `test`: long enough for a usage between them.
+const TEST_PAUSE: Duration = Duration::from_secs(1);
+/// A running agent answers at once, or something is wrong.
+const STATUS_DEADLINE: Duration = Duration::from_secs(5);
+/// The page is a few KB; anything else is not it.
+const STATUS_BYTES_MAX: u64 = 1 << 20;
+
+const EXIT_FAILED: u8 = 1;
+
+/// The agent's command line.
+#[must_use]
+pub fn program(version: &'static str) -> Program<Settings> {
+    let test = Command::new("test").about("Reads every input of this host once and prints it");
+    let status = Command::new("status").about("What the running agent collects, keeps and sends");
+    let doctor = Command::new("doctor")
+        .about("Checks directories, disk, network, token, S3 and clock; says how to mend each")
+        .after_help("Exit codes: 0 all is well, 1 a warning, 2 something does not work.");
+    Program::new(version)
+        .command(test, |invocation| on_a_runtime(test_inputs(invocation.settings)))
+        .command(status, |invocation| show_status(&invocation))
+        .command(doctor, |invocation| on_a_runtime(doctor::run(invocation.settings)))
+}
+
+fn on_a_runtime(work: impl Future<Output = ExitCode>) -> ExitCode {
+    match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime.block_on(work),
+        Err(cause) => complain(&format!("no runtime: {cause}")),
+    }
+}
+
+async fn test_inputs(settings: settings::Settings) -> ExitCode {
+    let metrics = Metrics::default();
+    let inputs = host::inputs(&settings.collect, &metrics);
+    let mut sampler = Sampler::new(inputs, settings.collect.deadline.get(), metrics);
+    sampler.sample().await;
+    tokio::time::sleep(TEST_PAUSE).await;
+    let readings = sampler.sample().await;
+    let mut text = table(&readings);
+    let troubles = sampler.troubles().now();
+    for (input, trouble) in &troubles {
+        let written = writeln!(text, "{input} can't be read: {trouble}");
+        debug_assert!(written.is_ok(), "writing to a String does not fail");
+    }
+    let code = say(&text);
+    if troubles.is_empty() { code } else { ExitCode::from(EXIT_FAILED) }
+}
+
+/// Metrics by name, values flush right.
+fn table(readings: &[Reading]) -> String {
+    let mut rows: Vec<[String; 4]> = readings.iter().map(row).collect();
+    rows.sort();
+    rows.insert(0, ["METRIC", "VALUE", "UNIT", "KIND"].map(str::to_owned));
+    let width = |column: fn(&[String; 4]) -> &String| {
+        rows.iter().map(|row| column(row).chars().count()).max().unwrap_or(0)
+    };
+    let (names, values) = (width(|row| &row[0]), width(|row| &row[1]));
+    let units = width(|row| &row[2]);
+    let mut text = String::new();
+    for [name, value, unit, kind] in &rows {
+        let written = writeln!(text, "{name:<names$}  {value:>values$}  {unit:<units$}  {kind}");
+        debug_assert!(written.is_ok(), "writing to a String does not fail");
+    }
+    text
+}
+
+fn row(reading: &Reading) -> [String; 4] {
+    let labels: Vec<_> = reading.labels.iter().map(|(k, v)| format!("{k}={v:?}")).collect();
+    let name = match labels.is_empty() {
+        true => reading.metric.to_string(),
+        false => format!("{}{{{}}}", reading.metric, labels.join(",")),
+    };
+    let kind = match reading.kind {
+        Kind::Gauge => "gauge",
+        Kind::Delta => "delta",
+        Kind::Cumulative => "cumulative",
+    };
+    let value = match reading.value.fract() == 0.0 {
+        true => format!("{}", reading.value),
+        false => format!("{:.2}", reading.value),
+    };
+    [name, value, reading.unit.to_owned(), kind.to_owned()]
+}
+
+fn show_status(invocation: &Invocation<Settings>) -> ExitCode {
+    let admin = &invocation.settings.admin;
+    if !admin.enabled {
+        return complain("admin.enabled is false, so a running agent can't be asked");
+    }
+    match fetch(admin.listen) {
+        Ok(page) => match serde_json::from_str::<Status>(&page) {
+            Ok(status) => say(&status.text()),
+            Err(cause) => complain(&format!("{} is no agent of ours: {cause}", admin.listen)),
+        },
+        Err(cause) => complain(&format!("no agent answers on {}: {cause}", admin.listen)),
+    }
+}
+
+/// The status page of the agent that listens on `address`.
+fn fetch(address: SocketAddr) -> std::io::Result<String> {
+    let mut stream = TcpStream::connect_timeout(&address, STATUS_DEADLINE)?;
+    stream.set_read_timeout(Some(STATUS_DEADLINE))?;
+    stream.set_write_timeout(Some(STATUS_DEADLINE))?;
+    // HTTP/1.0: one answer, then the connection ends.
+    write!(stream, "GET {} HTTP/1.0\r\nHost: {address}\r\n\r\n", status::PATH)?;
+    let mut answer = String::new();
+    stream.take(STATUS_BYTES_MAX).read_to_string(&mut answer)?;
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((answer.as_str(), ""));
+    let first = head.lines().next().unwrap_or_default();
+    if first.split(' ').nth(1) == Some("200") {
+        Ok(body.to_owned())
+    } else {
+        Err(std::io::Error::other(format!("it answered {first:?}")))
+    }
+}
+
+/// Prints to stdout; a reader that went away (`… | head`) is no failure.
+pub(crate) fn say(text: &str) -> ExitCode {
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Err(cause) if cause.kind() != std::io::ErrorKind::BrokenPipe => ExitCode::from(EXIT_FAILED),
+        _ => ExitCode::SUCCESS,
+    }
+}
+
+fn complain(text: &str) -> ExitCode {
+    eprintln!("spillway-agent: {text}");
+    ExitCode::from(EXIT_FAILED)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_names_labels_and_units_and_keeps_its_columns() {
+        let mut readings = crate::collect::Readings::default();
+        readings.gauge("mem.usage", "%", 12.345);
+        readings.labelled("cpu.seconds", "seconds", Kind::Cumulative, &[("mode", "user")], 7.0);
+        let text = table(&readings.into_list());
+        let lines: Vec<_> = text.lines().collect();
+        assert_eq!(
+            lines,
+            [
+                "METRIC                    VALUE  UNIT     KIND",
+                "cpu.seconds{mode=\"user\"}      7  seconds  cumulative",
+                "mem.usage                 12.35  %        gauge",
+            ]
+        );
+    }
+
+    #[test]
+    fn the_status_page_is_fetched_from_whoever_serves_it() {
+        let server = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = server.local_addr().unwrap();
+        let serving = std::thread::spawn(move || {
+            let (mut stream, _) = server.accept().unwrap();
+            let mut request = [0; 512];
+            let read = stream.read(&mut request).unwrap();
+            assert!(request[..read].starts_with(b"GET /status HTTP/1.0\r\n"));
+            stream.write_all(b"HTTP/1.0 200 OK\r\nA: b\r\n\r\n{\"host\":\"x\"}").unwrap();
+        });
+        assert_eq!(fetch(address).unwrap(), "{\"host\":\"x\"}");
+        serving.join().unwrap();
+    }
+}

@@ -1,0 +1,28 @@
+//! The agent: measures a host, keeps what it measured, and hands it on.
+//!
+//! Modules in the order a measurement travels. What may be forgotten where, and why, is in
+//! ARCHITECTURE.md; the agent knows HTTP and S3, never Kafka.
+
+pub mod settings;
+
+pub mod metrics;
+
+pub mod clock;
+
+pub mod collect;
+
+pub mod assemble;
+
+pub mod identity;
+
+pub mod spool;
+
+pub mod deliver;
+
+pub mod app;
+
+pub mod cli;
+
+pub mod status;
+
+pub mod doctor;
