@@ -160,8 +160,8 @@ impl Inputs {
         listener.start(&settings.statsd, &listening, &stop);
         listening.close();
         let collect = &settings.collect;
-        let inputs = host::inputs(collect, metrics);
-        let sampler = Sampler::new(inputs, collect.deadline.get(), metrics.clone());
+        let inputs = host::inputs(settings, metrics);
+        let sampler = Sampler::new(inputs, collect.input_deadline(), metrics.clone());
         let (names, troubles) = (sampler.names(), sampler.troubles());
         let rounds = Rounds {
             sampler,

@@ -50,8 +50,8 @@ fn on_a_runtime(work: impl Future<Output = ExitCode>) -> ExitCode {
 
 async fn test_inputs(settings: settings::Settings) -> ExitCode {
     let metrics = Metrics::default();
-    let inputs = host::inputs(&settings.collect, &metrics);
-    let mut sampler = Sampler::new(inputs, settings.collect.deadline.get(), metrics);
+    let inputs = host::inputs(&settings, &metrics);
+    let mut sampler = Sampler::new(inputs, settings.collect.input_deadline(), metrics);
     sampler.sample().await;
     tokio::time::sleep(TEST_PAUSE).await;
     let readings = sampler.sample().await;

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -145,7 +146,8 @@ pub struct CollectSettings {
     /// How often the host is read: 1s, 2s, 5s or a multiple of 10s. Batches are cut every 10 s
     /// whatever this says; 1s puts ten points into each.
     pub interval: Dur,
-    /// How long one input may take. A slower one (a hung NFS mount) misses this sample alone.
+    /// How long one input may take, and never more than 8/10 of the interval. A slower one
+    /// (a hung NFS mount) misses this sample alone.
     pub deadline: Dur,
     /// Inputs that are switched off: cpu, load, memory, swap, disk_space, disk_io, network,
     /// pressure, processes, uptime, agent.
@@ -154,7 +156,8 @@ pub struct CollectSettings {
     pub cpu_per_core: bool,
     /// File system types that are not disks.
     pub ignore_filesystems: Vec<String>,
-    /// Network interfaces and block devices whose names start so are left out.
+    /// Network interfaces and block devices that are left out; a `*` at the end stands for
+    /// any rest.
     pub ignore_devices: Vec<String>,
     /// Batches of different agents are spread over this much time, so that a fleet does not
     /// send in the same millisecond. Each agent keeps its own place in it.
@@ -196,9 +199,26 @@ impl Default for CollectSettings {
                 "tmpfs",
                 "tracefs",
             ]),
-            ignore_devices: strings(&["lo", "loop", "ram", "veth", "zram"]),
+            ignore_devices: strings(&["lo", "loop*", "ram*", "veth*", "zram*"]),
             spread: Dur::from_secs(1),
         }
+    }
+}
+
+impl CollectSettings {
+    /// How long one input may take, so that the next sample is never late for it.
+    #[must_use]
+    pub fn input_deadline(&self) -> Duration {
+        self.deadline.get().min(self.interval.get() * 8 / 10)
+    }
+
+    /// Whether a network interface or block device is left out.
+    #[must_use]
+    pub fn ignores_device(&self, name: &str) -> bool {
+        self.ignore_devices.iter().any(|pattern| match pattern.strip_suffix('*') {
+            Some(start) => name.starts_with(start),
+            None => name == pattern,
+        })
     }
 }
 
@@ -400,3 +420,7 @@ impl Default for SpillSettings {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "settings/tests.rs"]
+mod tests;

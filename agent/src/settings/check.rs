@@ -82,8 +82,8 @@ fn collect(settings: &Settings, problems: &mut Vec<Problem>) {
         ));
     }
     let deadline = settings.collect.deadline.get();
-    if deadline.is_zero() || deadline.as_millis() >= interval.clamp(2_001, WINDOW_MS) {
-        problems.push(Problem::new("collect.deadline", "must be above 0s and below the interval"));
+    if deadline.is_zero() || deadline.as_millis() > WINDOW_MS {
+        problems.push(Problem::new("collect.deadline", "must be above 0s, and 10s at most"));
     }
     if settings.collect.spread.get().as_millis() > WINDOW_MS / 2 {
         problems.push(Problem::new("collect.spread", "may be 5s at most, half a window"));

@@ -97,12 +97,12 @@ fn space(mount: &MountInfo, stat: &rustix::fs::StatVfs, out: &mut Readings) {
 }
 
 pub(super) struct Io {
-    ignore: Vec<String>,
+    settings: CollectSettings,
 }
 
 impl Io {
     pub(super) fn new(settings: &CollectSettings) -> Self {
-        Self { ignore: settings.ignore_devices.clone() }
+        Self { settings: settings.clone() }
     }
 }
 
@@ -115,7 +115,7 @@ impl Input for Io {
         let Some(DiskStats(devices)) = if_present(DiskStats::current())? else { return Ok(()) };
         let kept = devices
             .iter()
-            .filter(|disk| !self.ignore.iter().any(|start| disk.name.starts_with(start.as_str())))
+            .filter(|disk| !self.settings.ignores_device(&disk.name))
             // A device that never did anything (an empty drive) has nothing to say.
             .filter(|disk| disk.reads + disk.writes > 0);
         for disk in kept.take(DEVICES_MAX) {

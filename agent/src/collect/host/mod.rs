@@ -1,7 +1,7 @@
 //! The host inputs: procfs and statvfs, one file per part of the host.
 
 use crate::metrics::Metrics;
-use crate::settings::CollectSettings;
+use crate::settings::Settings;
 
 use super::{Input, InputError};
 
@@ -38,21 +38,22 @@ pub const INPUTS: [&str; 11] = [
 
 /// The inputs that `settings` leaves on.
 #[must_use]
-pub fn inputs(settings: &CollectSettings, metrics: &Metrics) -> Vec<Box<dyn Input>> {
+pub fn inputs(settings: &Settings, metrics: &Metrics) -> Vec<Box<dyn Input>> {
+    let collect = &settings.collect;
     let all: [Box<dyn Input>; INPUTS.len()] = [
-        Box::new(cpu::Cpu::new(settings.cpu_per_core)),
+        Box::new(cpu::Cpu::new(collect.cpu_per_core)),
         Box::new(load::Load),
         Box::new(memory::Memory),
         Box::new(memory::Swap),
-        Box::new(disk::Space::new(settings)),
-        Box::new(disk::Io::new(settings)),
-        Box::new(network::Network::new(settings)),
+        Box::new(disk::Space::new(collect)),
+        Box::new(disk::Io::new(collect)),
+        Box::new(network::Network::new(collect)),
         Box::new(pressure::Pressure),
         Box::new(processes::Processes),
         Box::new(load::Uptime),
-        Box::new(agent::Agent::new(metrics.clone())),
+        Box::new(agent::Agent::new(settings, metrics.clone())),
     ];
-    all.into_iter().filter(|input| !settings.off.iter().any(|off| off == input.name())).collect()
+    all.into_iter().filter(|input| !collect.off.iter().any(|off| off == input.name())).collect()
 }
 
 /// What is not there on this kernel or in this container is no failure.
@@ -71,7 +72,7 @@ mod tests {
 
     #[test]
     fn every_input_has_the_name_the_settings_know() {
-        let inputs = inputs(&CollectSettings::default(), &Metrics::for_tests());
+        let inputs = inputs(&Settings::default(), &Metrics::for_tests());
         let names: Vec<_> = inputs.iter().map(|input| input.name()).collect();
         assert_eq!(names, INPUTS);
     }
@@ -79,7 +80,8 @@ mod tests {
     #[test]
     fn an_input_that_is_off_is_not_read() {
         let off = vec!["cpu".to_owned(), "agent".to_owned()];
-        let settings = CollectSettings { off, ..CollectSettings::default() };
+        let mut settings = Settings::default();
+        settings.collect.off = off;
         let inputs = inputs(&settings, &Metrics::for_tests());
         assert!(inputs.iter().all(|input| !["cpu", "agent"].contains(&input.name())));
         assert_eq!(inputs.len(), INPUTS.len() - 2);
@@ -88,7 +90,7 @@ mod tests {
     #[test]
     fn this_host_can_be_read_twice_and_names_obey_the_limits() {
         let mut seen = std::collections::HashSet::new();
-        for mut input in inputs(&CollectSettings::default(), &Metrics::for_tests()) {
+        for mut input in inputs(&Settings::default(), &Metrics::for_tests()) {
             for _ in 0..2 {
                 let mut out = Readings::default();
                 input.read(&mut out).unwrap();

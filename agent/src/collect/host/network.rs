@@ -12,12 +12,12 @@ use crate::settings::CollectSettings;
 const INTERFACES_MAX: usize = 128;
 
 pub(super) struct Network {
-    ignore: Vec<String>,
+    settings: CollectSettings,
 }
 
 impl Network {
     pub(super) fn new(settings: &CollectSettings) -> Self {
-        Self { ignore: settings.ignore_devices.clone() }
+        Self { settings: settings.clone() }
     }
 }
 
@@ -31,10 +31,8 @@ impl Input for Network {
         else {
             return Ok(());
         };
-        let mut kept: Vec<_> = interfaces
-            .values()
-            .filter(|one| !self.ignore.iter().any(|start| one.name.starts_with(start.as_str())))
-            .collect();
+        let mut kept: Vec<_> =
+            interfaces.values().filter(|one| !self.settings.ignores_device(&one.name)).collect();
         // Sorted, so that a host with too many always shows the same ones.
         kept.sort_by(|a, b| a.name.cmp(&b.name));
         for one in kept.into_iter().take(INTERFACES_MAX) {
