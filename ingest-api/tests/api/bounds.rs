@@ -1,0 +1,138 @@
+//! One byte over each bound, too slow, too many: the right status, and room for the next one.
+
+use bytes::Bytes;
+use spillway_runtime::settings::{Dur, Size};
+
+use crate::stage::{frame, request, stage};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_body_over_the_limit_is_refused_with_the_limit_before_it_is_read() {
+    let stage = stage(|settings| settings.http.body_bytes_max = Size::mib(1)).await;
+    let mut client = stage.connect().await;
+    let token = format!("Bearer {}", stage.token);
+    let length = ((1 << 20) + 1).to_string();
+    let headers = [("Authorization", token.as_str()), ("Content-Length", length.as_str())];
+    client.write(&request("POST", "/v1/batches", &headers, b"")).await;
+    let reply = client.reply().await;
+    assert_eq!((reply.status, &reply.body["limit_bytes"]), (413, &(1 << 20).into()));
+    reply.is_problem("body-too-large");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_body_of_unstated_length_is_cut_at_the_limit() {
+    let stage = stage(|settings| settings.http.body_bytes_max = Size::mib(1)).await;
+    let mut client = stage.connect().await;
+    let token = format!("Bearer {}", stage.token);
+    let headers = [("Authorization", token.as_str()), ("Transfer-Encoding", "chunked")];
+    client.write(&request("POST", "/v1/batches", &headers, b"")).await;
+    let chunk = [b"10000\r\n".to_vec(), vec![7; 0x10000], b"\r\n".to_vec()].concat();
+    for _ in 0..17 {
+        if !client.write_what_is_taken(&chunk).await {
+            break;
+        }
+    }
+    assert_eq!(client.reply().await.status, 413);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_chunked_body_within_the_limit_is_taken() {
+    let stage = stage(|_| {}).await;
+    let mut client = stage.connect().await;
+    let token = format!("Bearer {}", stage.token);
+    let headers = [("Authorization", token.as_str()), ("Transfer-Encoding", "chunked")];
+    client.write(&request("POST", "/v1/batches", &headers, b"")).await;
+    for byte in frame("demo", 1) {
+        client.write(&[b'1', b'\r', b'\n', byte, b'\r', b'\n']).await;
+    }
+    client.write(b"0\r\n\r\n").await;
+    client.reply().await.is_accepted(1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_body_that_does_not_come_is_not_waited_for() {
+    let stage = stage(|settings| settings.http.body_within = Dur::from_millis(300)).await;
+    let mut client = stage.connect().await;
+    let whole = stage.request(&frame("demo", 1), &[]);
+    let (most, _) = whole.split_at(whole.len() - 1);
+    client.write(most).await;
+    client.reply().await.is_later("body-too-slow");
+    assert!(stage.metric("spillway_ingest_in_flight_bytes") == 0.0, "its room is free again");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_silent_connection_and_one_with_an_endless_head_are_closed() {
+    let stage = stage(|settings| {
+        settings.http.first_byte_within = Dur::from_millis(200);
+        settings.http.head_within = Dur::from_millis(200);
+    })
+    .await;
+    for beginning in [&b""[..], b"POST /v1/batches HTTP/1.1\r\nHost: t\r\nX-A"] {
+        let mut client = stage.connect().await;
+        client.write(beginning).await;
+        assert!(client.reply_or_end().await.is_none());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn more_connections_than_allowed_are_closed_at_once() {
+    let stage = stage(|settings| settings.http.connections_max = 2).await;
+    let (mut first, mut second) = (stage.connect().await, stage.connect().await);
+    for client in [&mut first, &mut second] {
+        client.write(&request("GET", "/livez", &[], b"")).await;
+        assert_eq!(client.reply().await.status, 200);
+    }
+    assert!(stage.connect().await.reply_or_end().await.is_none());
+    assert!(stage.metric("spillway_ingest_connections_refused_total") >= 1.0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_ends_after_its_last_request() {
+    let stage = stage(|settings| settings.http.connection_requests_max = 2).await;
+    let mut client = stage.connect().await;
+    for last in [None, Some("close")] {
+        client.write(&request("GET", "/livez", &[], b"")).await;
+        assert_eq!(client.reply().await.header("connection"), last);
+    }
+    assert!(client.reply_or_end().await.is_none());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn other_routes_methods_and_kinds_have_their_own_answers() {
+    let stage = stage(|_| {}).await;
+    let token = format!("Bearer {}", stage.token);
+    let cases = [
+        ("GET", "/nothing", ("X", "y"), 404, "not-found"),
+        ("GET", "/v1/batches", ("X", "y"), 405, "method-not-allowed"),
+        ("POST", "/livez", ("X", "y"), 405, "method-not-allowed"),
+        ("POST", "/v1/batches", ("Content-Type", "text/plain"), 415, "unsupported-media-type"),
+        ("POST", "/v1/batches", ("Content-Encoding", "gzip"), 415, "unsupported-media-type"),
+    ];
+    for (method, path, header, status, id) in cases {
+        let all = [("Authorization", token.as_str()), ("Content-Length", "0"), header];
+        let mut client = stage.connect().await;
+        client.write(&request(method, path, &all, b"")).await;
+        let reply = client.reply().await;
+        assert_eq!(reply.status, status, "{method} {path} {header:?}");
+        reply.is_problem(id);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn heads_that_could_smuggle_a_request_are_refused() {
+    let stage = stage(|_| {}).await;
+    let many: Vec<(String, String)> =
+        (0..10_000).map(|n| (format!("X-{n}"), "1".to_owned())).collect();
+    let many: Vec<(&str, &str)> = many.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect();
+    let cases: [&[(&str, &str)]; 3] = [
+        &[("Content-Length", "1"), ("Content-Length", "2")],
+        &[("Content-Length", "1"), ("Transfer-Encoding", "chunked")],
+        &many,
+    ];
+    for headers in cases {
+        let mut client = stage.connect().await;
+        client.write_what_is_taken(&request("POST", "/v1/batches", headers, b"")).await;
+        let status = client.reply_or_end().await.map(|reply| reply.status);
+        assert!(matches!(status, None | Some(400 | 401 | 431)), "{status:?}");
+    }
+    stage.post(&Bytes::new()).await.is_accepted(0);
+}
