@@ -1,0 +1,88 @@
+//! A shard as the keeper's duties see it: a name, its partitions, and connections with a deadline.
+
+use std::time::Duration;
+
+use spillway_runtime::deadline::{DeadlineExceeded, within};
+use spillway_runtime::mysql::{
+    CheckoutError, MysqlSettings, Session, checkout, connect_options, pool,
+};
+use spillway_runtime::settings::SecretFileError;
+use spillway_runtime::shards::ShardMap;
+use sqlx::Executor;
+use sqlx::mysql::{MySqlDatabaseError, MySqlPool};
+use thiserror::Error;
+
+/// How long to wait for a connection, and for the answer to one statement that is not DDL.
+const CHECKOUT_DEADLINE: Duration = Duration::from_secs(4);
+const STATEMENT_DEADLINE: Duration = Duration::from_secs(20);
+
+/// A lock was not had in time: someone else's statement is in the way.
+const ER_LOCK_WAIT_TIMEOUT: u16 = 1205;
+
+/// One shard's primary.
+#[derive(Clone, Debug)]
+pub struct ShardHandle {
+    pub name: String,
+    /// The Kafka partitions whose rows live here.
+    pub partitions: Vec<u16>,
+    pool: MySqlPool,
+}
+
+/// Why a shard did not do what was asked.
+#[derive(Debug, Error)]
+pub enum ShardError {
+    #[error(transparent)]
+    NoConnection(#[from] CheckoutError),
+    #[error("the server: {0}")]
+    Silent(#[from] DeadlineExceeded),
+    #[error(transparent)]
+    Sql(#[from] sqlx::Error),
+}
+
+impl ShardError {
+    /// Whether a statement gave up waiting for a lock.
+    #[must_use]
+    pub fn is_lock_wait(&self) -> bool {
+        let Self::Sql(error) = self else { return false };
+        error
+            .as_database_error()
+            .and_then(|error| error.try_downcast_ref::<MySqlDatabaseError>())
+            .is_some_and(|error| error.number() == ER_LOCK_WAIT_TIMEOUT)
+    }
+}
+
+impl ShardHandle {
+    /// All shards of the map; nothing is connected yet.
+    pub fn all(map: &ShardMap, mysql: &MysqlSettings) -> Result<Vec<Self>, SecretFileError> {
+        let handle = |shard| {
+            let pool = pool(mysql, connect_options(mysql, shard)?, Some("spillway_store"));
+            Ok(Self { name: shard.name.clone(), partitions: map.partitions_of(shard), pool })
+        };
+        map.shards.iter().map(handle).collect()
+    }
+
+    /// A handle on a server given by its pool.
+    #[must_use]
+    pub fn new(name: &str, partitions: Vec<u16>, pool: MySqlPool) -> Self {
+        Self { name: name.to_owned(), partitions, pool }
+    }
+
+    /// A connection that is closed unless given back.
+    pub async fn session(&self) -> Result<Session, ShardError> {
+        Ok(checkout(&self.pool, CHECKOUT_DEADLINE).await?)
+    }
+}
+
+/// Runs statements without a result.
+pub async fn execute(session: &mut Session, sql: &str) -> Result<u64, ShardError> {
+    // The executor's own method, whose future is boxed: the other form's is not provably Send.
+    let work = Executor::execute(&mut **session, sqlx::raw_sql(sql));
+    Ok(within(STATEMENT_DEADLINE, work).await??.rows_affected())
+}
+
+/// Awaits one prepared statement's answer.
+pub async fn answer<T>(
+    work: impl Future<Output = Result<T, sqlx::Error>>,
+) -> Result<T, ShardError> {
+    Ok(within(STATEMENT_DEADLINE, work).await??)
+}
