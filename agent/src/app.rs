@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use spillway_runtime::program::{Context, Drained, Misconfigured, RunError};
+use spillway_runtime::program::{Context, Drained, Misconfigured, RunError, chain};
 use tokio::sync::mpsc;
 use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
@@ -51,17 +51,23 @@ pub async fn run(settings: Settings, ctx: Context) -> Result<Drained, RunError> 
     };
     let mut delivering = tokio::spawn(deliver::run(parts, stop.clone()));
     let mut inputs = Inputs::start(&settings, &identity, &spool, &delivery, &metrics);
+    let state_dir = settings.agent.state_dir.clone();
     let page = inputs.status(settings, identity, spool.clone(), delivery, metrics);
-    ctx.health.add_page(status::PATH, move || page.page());
+    let serving = status::socket::serve(state_dir, move || page.page());
+    let serving = tokio::spawn(serving);
     ctx.health.set_ready(true);
 
     // Delivery ends early only if it could not start, inputs only by a bug.
     let failed = tokio::select! {
         () = ctx.shutdown.wait() => None,
         ended = inputs.failed() => Some(ended),
-        ended = &mut delivering => { ended??; None }
+        ended = &mut delivering => {
+            ended?.map_err(|cause| Misconfigured(chain(&cause)))?;
+            return Err(EndedEarly("delivery", None).into());
+        }
     };
     inputs.stop().await;
+    serving.abort();
     stop.drain.cancel();
     let budget = ctx.shutdown.drain_until() - CLOSING_TIME;
     let drained = tokio::time::timeout_at(budget, &mut delivering).await;
@@ -117,13 +123,13 @@ async fn open(
 }
 
 fn misconfigured(cause: OpenError) -> Misconfigured {
-    Misconfigured(spillway_runtime::program::chain(&cause))
+    Misconfigured(chain(&cause))
 }
 
-/// Nothing is measured any more, though nobody asked for that: the process must start again.
+/// Part of the way stands still, though nobody asked for that: the process must start again.
 #[derive(Debug, thiserror::Error)]
-#[error("the inputs ended by themselves")]
-struct InputsEnded(#[source] Option<JoinError>);
+#[error("{0} ended by itself")]
+struct EndedEarly(&'static str, #[source] Option<JoinError>);
 
 /// Everything before the spool.
 struct Inputs {
@@ -211,8 +217,8 @@ impl Inputs {
     /// Waits for one of them to end before it was told to.
     async fn failed(&mut self) -> RunError {
         match self.tasks.join_next().await {
-            Some(Err(cause)) => InputsEnded(Some(cause)).into(),
-            Some(Ok(())) | None => InputsEnded(None).into(),
+            Some(Err(cause)) => EndedEarly("an input", Some(cause)).into(),
+            Some(Ok(())) | None => EndedEarly("an input", None).into(),
         }
     }
 }

@@ -1,12 +1,11 @@
 //! The agent's own commands: `test`, `status`, `doctor`. The rest every program has.
 
 use std::fmt::Write as _;
-use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::io::Write as _;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::Command;
+use clap::{Arg, ArgAction, Command};
 use spillway_proto::Kind;
 use spillway_runtime::program::{Invocation, Program};
 
@@ -15,15 +14,11 @@ use crate::collect::host;
 use crate::collect::sample::Sampler;
 use crate::metrics::Metrics;
 use crate::settings::Settings;
-use crate::status::{self, Status};
+use crate::status::{Status, socket};
 use crate::{doctor, settings};
 
 /// Between the two reads of `test`: long enough for a usage between them.
 const TEST_PAUSE: Duration = Duration::from_secs(1);
-/// A running agent answers at once, or something is wrong.
-const STATUS_DEADLINE: Duration = Duration::from_secs(5);
-/// The page is a few KB; anything else is not it.
-const STATUS_BYTES_MAX: u64 = 1 << 20;
 
 const EXIT_FAILED: u8 = 1;
 
@@ -31,7 +26,9 @@ const EXIT_FAILED: u8 = 1;
 #[must_use]
 pub fn program(version: &'static str) -> Program<Settings> {
     let test = Command::new("test").about("Reads every input of this host once and prints it");
-    let status = Command::new("status").about("What the running agent collects, keeps and sends");
+    let json = Arg::new("json").long("json").action(ArgAction::SetTrue).help("The page as JSON");
+    let status =
+        Command::new("status").about("What the running agent collects, keeps and sends").arg(json);
     let doctor = Command::new("doctor")
         .about("Checks directories, disk, network, token, S3 and clock; says how to mend each")
         .after_help("Exit codes: 0 all is well, 1 a warning, 2 something does not work.");
@@ -102,34 +99,19 @@ fn row(reading: &Reading) -> [String; 4] {
 }
 
 fn show_status(invocation: &Invocation<Settings>) -> ExitCode {
-    let admin = &invocation.settings.admin;
-    if !admin.enabled {
-        return complain("admin.enabled is false, so a running agent can't be asked");
+    let state_dir = &invocation.settings.agent.state_dir;
+    let page = match socket::fetch(state_dir) {
+        Ok(page) => page,
+        Err(cause) => {
+            return complain(&format!("no agent answers in {}: {cause}", state_dir.display()));
+        }
+    };
+    if invocation.matches.get_flag("json") {
+        return say(&format!("{page}\n"));
     }
-    match fetch(admin.listen) {
-        Ok(page) => match serde_json::from_str::<Status>(&page) {
-            Ok(status) => say(&status.text()),
-            Err(cause) => complain(&format!("{} is no agent of ours: {cause}", admin.listen)),
-        },
-        Err(cause) => complain(&format!("no agent answers on {}: {cause}", admin.listen)),
-    }
-}
-
-/// The status page of the agent that listens on `address`.
-fn fetch(address: SocketAddr) -> std::io::Result<String> {
-    let mut stream = TcpStream::connect_timeout(&address, STATUS_DEADLINE)?;
-    stream.set_read_timeout(Some(STATUS_DEADLINE))?;
-    stream.set_write_timeout(Some(STATUS_DEADLINE))?;
-    // HTTP/1.0: one answer, then the connection ends.
-    write!(stream, "GET {} HTTP/1.0\r\nHost: {address}\r\n\r\n", status::PATH)?;
-    let mut answer = String::new();
-    stream.take(STATUS_BYTES_MAX).read_to_string(&mut answer)?;
-    let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((answer.as_str(), ""));
-    let first = head.lines().next().unwrap_or_default();
-    if first.split(' ').nth(1) == Some("200") {
-        Ok(body.to_owned())
-    } else {
-        Err(std::io::Error::other(format!("it answered {first:?}")))
+    match serde_json::from_str::<Status>(&page) {
+        Ok(status) => say(&status.text()),
+        Err(cause) => complain(&format!("that is no agent of ours: {cause}")),
     }
 }
 
@@ -165,20 +147,5 @@ mod tests {
                 "mem.usage                 12.35  %        gauge",
             ]
         );
-    }
-
-    #[test]
-    fn the_status_page_is_fetched_from_whoever_serves_it() {
-        let server = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = server.local_addr().unwrap();
-        let serving = std::thread::spawn(move || {
-            let (mut stream, _) = server.accept().unwrap();
-            let mut request = [0; 512];
-            let read = stream.read(&mut request).unwrap();
-            assert!(request[..read].starts_with(b"GET /status HTTP/1.0\r\n"));
-            stream.write_all(b"HTTP/1.0 200 OK\r\nA: b\r\n\r\n{\"host\":\"x\"}").unwrap();
-        });
-        assert_eq!(fetch(address).unwrap(), "{\"host\":\"x\"}");
-        serving.join().unwrap();
     }
 }

@@ -9,6 +9,8 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
+use crate::identity::GivenUpReason;
+
 /// Why something was given up, dropped or failed.
 #[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
 pub struct Reason {
@@ -84,6 +86,11 @@ impl Metrics {
         metrics.register_inputs(registry);
         metrics.register_batches(registry);
         metrics.register_delivery(registry);
+        // A rate over a series that appears with its first event would miss that event.
+        for reason in GivenUpReason::ALL.map(GivenUpReason::as_str) {
+            drop(metrics.batches_declared.get_or_create(&Reason { reason }));
+            drop(metrics.points_declared.get_or_create(&Reason { reason }));
+        }
         metrics
     }
 

@@ -1,4 +1,4 @@
-//! What a running agent says of itself: the admin page's `/status`, and how it is read by people.
+//! What a running agent says of itself, and how people read it.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -16,8 +16,7 @@ use crate::metrics::Metrics;
 use crate::settings::Settings;
 use crate::spool::Spool;
 
-/// The page's path on the admin address.
-pub const PATH: &str = "/status";
+pub mod socket;
 
 /// Everything the page is made of.
 pub struct Sources {

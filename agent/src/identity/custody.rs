@@ -46,6 +46,17 @@ pub enum GivenUpReason {
 }
 
 impl GivenUpReason {
+    /// All of them, so that each is a series from the start.
+    pub const ALL: [Self; 7] = [
+        Self::SpoolFull,
+        Self::SpoolTooOld,
+        Self::SpoolDamaged,
+        Self::SpoolIo,
+        Self::Refused,
+        Self::AuthCap,
+        Self::Volatile,
+    ];
+
     /// The word in metrics, and the reason of the declaration.
     #[must_use]
     pub fn as_str(self) -> &'static str {
