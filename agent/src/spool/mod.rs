@@ -53,6 +53,8 @@ mod thread;
 mod in_hand;
 
 #[cfg(test)]
+pub(crate) mod test_books;
+#[cfg(test)]
 mod disk_fake;
 #[cfg(test)]
 mod store_tests;
@@ -301,6 +303,14 @@ impl Spool {
     /// What is in it at this moment.
     pub fn totals(&self) -> SpoolTotals {
         *self.shared.totals.borrow()
+    }
+
+    /// The same, once everything that was said of batches in hand is counted.
+    pub async fn settled_totals(&self) -> SpoolTotals {
+        let (reply, answer) = oneshot::channel();
+        self.shared.put(|inbox| inbox.barriers.push(reply));
+        let _late_or_closed = within(TAKE_DEADLINE, answer).await.is_err();
+        self.totals()
     }
 
     /// Wakes whenever something came, went or was given back.

@@ -7,7 +7,8 @@ use spillway_proto::kafka_record::Lane;
 use spillway_proto::object_key::ObjectKey;
 use spillway_runtime::settings::Size;
 
-use super::store_tests::{Books, frame, id, seq_of};
+use super::store_tests::{frame, id, seq_of};
+use super::test_books::Books;
 use super::{InHand, NewRecord, OpenError, Opened, Spool, Wish};
 use crate::identity::CustodyLog;
 use crate::metrics::Metrics;

@@ -1,7 +1,7 @@
 //! What the store promises, on a disk that does as it is told.
 
 use std::io::ErrorKind;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use spillway_proto::BatchId;
@@ -14,37 +14,15 @@ use super::disk_fake::{FakeDisk, Op};
 use super::index::Gate;
 use super::store::{Limits, Store};
 use super::take::{Ending, TakenBatch, Wish};
+use super::test_books::Books;
 use super::write::{Incoming, Stored};
 use super::{Found, NewRecord, RefusalCause, Refused};
-use crate::identity::{CustodyLog, GivenUp, GivenUpReason};
+use crate::identity::{CustodyLog, GivenUpReason};
 use crate::metrics::Metrics;
 
 pub const EPOCH: Uuid = Uuid::from_u128(0xe);
 pub const SEGMENT: u64 = 64 * 1024;
 pub const BACKLOG_AFTER: i64 = 30_000;
-
-/// Books that remember what was given up.
-#[derive(Default)]
-pub struct Books(pub Mutex<Vec<GivenUp>>);
-
-impl CustodyLog for Books {
-    fn accepted(&self, _id: &BatchId) {}
-
-    fn given_up(&self, given_up: GivenUp) {
-        self.0.lock().unwrap().push(given_up);
-    }
-}
-
-impl Books {
-    pub fn seqs(&self) -> Vec<u64> {
-        let lost = self.0.lock().unwrap();
-        lost.iter().flat_map(|range| range.first_seq..=range.last_seq).collect()
-    }
-
-    pub fn reasons(&self) -> Vec<GivenUpReason> {
-        self.0.lock().unwrap().iter().map(|lost| lost.reason).collect()
-    }
-}
 
 pub fn id(seq: u64) -> BatchId {
     BatchId::Sequenced { agent_id: Uuid::from_u128(0xa), epoch: EPOCH, seq }
@@ -196,7 +174,7 @@ fn a_full_spool_gives_up_its_oldest_backlog_by_name_and_never_live_data() {
         bench.store.now_ms += 10_000;
     }
     assert_eq!(bench.books.seqs(), [1, 2, 3], "one whole segment, the oldest");
-    assert_eq!(bench.books.0.lock().unwrap().len(), 1, "as one range");
+    assert_eq!(bench.books.ranges(), 1, "as one range");
     assert_eq!(bench.waiting(), (4..=seq).collect::<Vec<_>>());
 }
 

@@ -53,6 +53,8 @@ pub struct Inbox {
     pub takes: Vec<Take>,
     pub notes: Vec<Note>,
     pub settled: Vec<(Serial, Ending)>,
+    /// Answered once all that was put in before is done and counted.
+    pub barriers: Vec<oneshot::Sender<()>>,
     poked: bool,
     closed: bool,
 }
@@ -63,6 +65,7 @@ impl Inbox {
             && self.takes.is_empty()
             && self.notes.is_empty()
             && self.settled.is_empty()
+            && self.barriers.is_empty()
             && !self.poked
             && !self.closed
     }
@@ -209,6 +212,9 @@ impl<D: Disk> Keeper<D> {
             }
             if due || !idle {
                 self.publish();
+            }
+            for barrier in work.barriers {
+                let _nobody = barrier.send(()).is_err();
             }
             if closed {
                 self.store.close();

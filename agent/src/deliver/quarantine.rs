@@ -1,0 +1,215 @@
+//! Batches whose content ingest-api refused: kept on disk, tried once more later, then declared.
+//!
+//! A refusal may be the server's mistake (a new version, a wrong limit), so one more try is worth
+//! its place. The files stay as evidence until newer ones need the room. A batch counts as
+//! quarantined once its note is durable: the frame is written first, the note last.
+//!
+//! ```text
+//! quarantine/<epoch>-<seq>.frame    the frame as it was sent
+//! quarantine/<epoch>-<seq>.json     the note: why, when, and whether it was declared
+//! ```
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{self, Write as _};
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use spillway_proto::BatchId;
+use spillway_proto::verdict::Refusal;
+use uuid::Uuid;
+
+use crate::identity::{CustodyLog, GivenUp, GivenUpReason};
+
+/// What may lie in quarantine: enough to study, nothing that fills a disk.
+const BYTES_MAX: u64 = 16 * 1024 * 1024;
+const BATCHES_MAX: usize = 256;
+const NOTE_BYTES_MAX: u64 = 64 * 1024;
+const ERROR_CHARS_MAX: usize = 1_000;
+const DIR_MODE: u32 = 0o700;
+
+/// What is known of a refused batch.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Note {
+    pub agent_id: Uuid,
+    pub epoch: Uuid,
+    pub seq: u64,
+    pub points: u64,
+    pub refusal: Refusal,
+    pub error: String,
+    /// Wall clock, ms.
+    pub refused_at_ms: i64,
+    /// It was refused twice: the custody log has it.
+    pub declared: bool,
+    frame_bytes: u64,
+}
+
+impl Note {
+    pub fn id(&self) -> BatchId {
+        BatchId::Sequenced { agent_id: self.agent_id, epoch: self.epoch, seq: self.seq }
+    }
+
+    fn name(&self) -> Name {
+        (self.epoch, self.seq)
+    }
+
+    fn given_up(&self) -> GivenUp {
+        GivenUp {
+            epoch: self.epoch,
+            first_seq: self.seq,
+            last_seq: self.seq,
+            points: self.points,
+            reason: GivenUpReason::Refused,
+        }
+    }
+}
+
+type Name = (Uuid, u64);
+
+/// A batch on its way in.
+#[derive(Clone, Debug)]
+pub struct RefusedBatch {
+    pub id: BatchId,
+    pub points: u64,
+    pub frame: Bytes,
+    pub refusal: Refusal,
+    pub error: String,
+}
+
+/// The quarantine directory. All calls block.
+pub struct Quarantine {
+    dir: PathBuf,
+    notes: BTreeMap<Name, Note>,
+    log: Arc<dyn CustodyLog>,
+}
+
+impl Quarantine {
+    /// Reads the notes that are there. What can't be read is left alone.
+    pub fn open(dir: &Path, log: Arc<dyn CustodyLog>) -> Self {
+        let mut notes = BTreeMap::new();
+        let names = fs::read_dir(dir).into_iter().flatten().flatten();
+        let paths = names.map(|entry| entry.path());
+        for path in paths.filter(|path| path.extension().is_some_and(|kind| kind == "json")) {
+            match read_note(&path) {
+                Ok(note) => {
+                    notes.insert(note.name(), note);
+                }
+                Err(error) => tracing::warn!(?path, %error, "a note in quarantine can't be read"),
+            }
+        }
+        Self { dir: dir.to_owned(), notes, log }
+    }
+
+    /// Takes a batch in; older ones make room, undeclared ones through the log.
+    pub fn put(&mut self, batch: RefusedBatch, now_ms: i64) -> io::Result<()> {
+        let BatchId::Sequenced { agent_id, epoch, seq } = batch.id else {
+            return Err(io::Error::from(io::ErrorKind::InvalidInput));
+        };
+        let note = Note {
+            agent_id,
+            epoch,
+            seq,
+            points: batch.points,
+            refusal: batch.refusal,
+            error: batch.error.chars().take(ERROR_CHARS_MAX).collect(),
+            refused_at_ms: now_ms,
+            declared: false,
+            frame_bytes: batch.frame.len() as u64,
+        };
+        self.make_room(note.frame_bytes);
+        fs::DirBuilder::new().recursive(true).mode(DIR_MODE).create(&self.dir)?;
+        self.write(&self.frame_path(note.name()), &batch.frame)?;
+        self.write_note(&note)?;
+        self.notes.insert(note.name(), note);
+        Ok(())
+    }
+
+    /// The batch that has waited longest and may be tried once more.
+    pub fn due(&self, now_ms: i64, retry_after_ms: i64) -> Option<Note> {
+        let open = self.notes.values().filter(|note| !note.declared);
+        let oldest = open.min_by_key(|note| note.refused_at_ms)?;
+        let waited_ms = now_ms.saturating_sub(oldest.refused_at_ms);
+        // A note from the future was written under another clock.
+        (waited_ms >= retry_after_ms || waited_ms < 0).then(|| oldest.clone())
+    }
+
+    pub fn frame(&self, note: &Note) -> io::Result<Bytes> {
+        Ok(fs::read(self.frame_path(note.name()))?.into())
+    }
+
+    /// It was taken after all.
+    pub fn accepted(&mut self, note: &Note) {
+        self.remove(note.name());
+    }
+
+    /// It was refused again, or can't be read any more: it will not come.
+    pub fn declare(&mut self, note: &Note) {
+        self.log.given_up(note.given_up());
+        let note = Note { declared: true, ..note.clone() };
+        if let Err(error) = self.write_note(&note) {
+            // After a restart it is tried and declared again: harmless.
+            tracing::warn!(%error, "a note in quarantine can't be written");
+        }
+        self.notes.insert(note.name(), note);
+    }
+
+    fn make_room(&mut self, wanted: u64) {
+        loop {
+            let bytes: u64 = self.notes.values().map(|note| note.frame_bytes).sum();
+            if self.notes.len() < BATCHES_MAX && bytes + wanted <= BYTES_MAX {
+                return;
+            }
+            let by_worth = |note: &&Note| (!note.declared, note.refused_at_ms);
+            let Some(oldest) = self.notes.values().min_by_key(by_worth).cloned() else { return };
+            if !oldest.declared {
+                self.log.given_up(oldest.given_up());
+            }
+            self.remove(oldest.name());
+        }
+    }
+
+    /// The note goes last: without it, the frame is only a file.
+    fn remove(&mut self, name: Name) {
+        self.notes.remove(&name);
+        for path in [self.frame_path(name), self.note_path(name)] {
+            if let Err(error) = fs::remove_file(&path) {
+                tracing::warn!(?path, %error, "a file in quarantine can't be removed");
+            }
+        }
+    }
+
+    fn write_note(&self, note: &Note) -> io::Result<()> {
+        self.write(&self.note_path(note.name()), &serde_json::to_vec(note)?)
+    }
+
+    /// Whole or not at all, and durable.
+    fn write(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
+        let mut file = tempfile::NamedTempFile::new_in(&self.dir)?;
+        file.write_all(bytes)?;
+        file.as_file().sync_all()?;
+        file.persist(path)?;
+        File::open(&self.dir)?.sync_all()
+    }
+
+    fn frame_path(&self, (epoch, seq): Name) -> PathBuf {
+        self.dir.join(format!("{epoch}-{seq}.frame"))
+    }
+
+    fn note_path(&self, (epoch, seq): Name) -> PathBuf {
+        self.dir.join(format!("{epoch}-{seq}.json"))
+    }
+}
+
+fn read_note(path: &Path) -> io::Result<Note> {
+    if fs::metadata(path)?.len() > NOTE_BYTES_MAX {
+        return Err(io::ErrorKind::FileTooLarge.into());
+    }
+    Ok(serde_json::from_slice(&fs::read(path)?)?)
+}
+
+#[cfg(test)]
+#[path = "quarantine_tests.rs"]
+mod tests;
