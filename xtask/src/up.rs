@@ -13,33 +13,76 @@ const REFRESH: Duration = Duration::from_secs(1);
 
 #[derive(Debug, clap::Args)]
 pub struct UpArgs {
-    /// Kafka brokers: one, or three with replicated topics
-    #[arg(long, default_value_t = 1)]
-    brokers: u16,
-    /// MySQL shards
-    #[arg(long, default_value_t = 1)]
-    shards: u16,
-    /// Replicas of each shard
-    #[arg(long, default_value_t = 0)]
-    replicas: u16,
+    #[command(flatten)]
+    size: Size,
     /// Where everything is written; what an earlier stack left there is removed
     #[arg(long, default_value = "target/stack")]
     dir: PathBuf,
+    /// No agent on this host
+    #[arg(long)]
+    no_agent: bool,
     /// Only Kafka, MySQL, Redis and S3: no topics, no schema, no programs
     #[arg(long)]
     servers_only: bool,
+    /// Unoptimised programs, which build faster
+    #[arg(long)]
+    dev: bool,
+    /// Optimised programs (the default)
+    #[arg(long, conflicts_with = "dev")]
+    release: bool,
+}
+
+/// How many of each.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Size {
+    /// Kafka brokers: 1, or 3 with replicated topics
+    #[arg(long, default_value_t = 1, value_parser = one_or_three)]
+    brokers: u16,
+    /// MySQL shards
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=16))]
+    shards: u16,
+    /// Replicas of each shard
+    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u16).range(0..=4))]
+    replicas: u16,
+    /// ingest-api processes
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=8))]
+    apis: u16,
+    /// consumer processes
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=8))]
+    consumers: u16,
+}
+
+fn one_or_three(text: &str) -> Result<u16, String> {
+    match text {
+        "1" => Ok(1),
+        "3" => Ok(3),
+        _ => Err("1, or 3 for replicated topics".into()),
+    }
+}
+
+impl Size {
+    pub fn options(&self) -> StackOptions {
+        StackOptions {
+            brokers: self.brokers,
+            shards: self.shards,
+            replicas: self.replicas,
+            apis: self.apis,
+            consumers: self.consumers,
+            status_page: true,
+            progress: timed_progress(),
+            ..StackOptions::default()
+        }
+    }
 }
 
 impl UpArgs {
     fn options(&self) -> StackOptions {
         StackOptions {
-            brokers: self.brokers,
-            shards: self.shards,
-            replicas: self.replicas,
             dir: Some(self.dir.clone()),
             servers_only: self.servers_only,
-            progress: timed_progress(),
-            ..StackOptions::default()
+            agent: !self.no_agent,
+            release: !self.dev,
+            ..self.size.options()
         }
     }
 }
@@ -69,7 +112,13 @@ pub async fn run(args: UpArgs) -> Result<(), StackError> {
 }
 
 fn show(stack: &Stack) {
-    let StackFile { kafka, mysql, redis, s3, .. } = stack.file();
+    let StackFile { api, status_page, kafka, mysql, redis, s3, .. } = stack.file();
+    for url in api {
+        println!("api     {url}");
+    }
+    if let Some(url) = status_page {
+        println!("status  {url}");
+    }
     println!("kafka   {kafka}");
     for shard in mysql {
         println!("mysql   {}", shard.primary);

@@ -6,6 +6,7 @@ use std::process::Command;
 
 use crate::artifacts::run;
 use crate::error::StackError;
+use crate::process;
 use crate::progress::Progress;
 
 /// The workspace this crate was built in.
@@ -22,8 +23,8 @@ pub fn xtask(progress: &Progress) -> Result<PathBuf, StackError> {
         return Ok(own);
     }
     progress.tell("building xtask");
-    build(&["xtask"], false)?;
-    Ok(target_dir().join("debug/xtask"))
+    build(&["xtask"], false, false)?;
+    Ok(program("xtask", false))
 }
 
 #[must_use]
@@ -31,15 +32,39 @@ pub fn target_dir() -> PathBuf {
     std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| workspace().join("target"), PathBuf::from)
 }
 
-pub(crate) fn build(packages: &[&str], release: bool) -> Result<(), StackError> {
+/// Where a program is: where cargo puts it, or what [`given`] says.
+#[must_use]
+pub fn program(binary: &str, release: bool) -> PathBuf {
+    let built = || target_dir().join(if release { "release" } else { "debug" }).join(binary);
+    given(binary).unwrap_or_else(built)
+}
+
+/// `SPILLWAY_BINARIES` names a folder whose programs are taken as they are: an older version of some
+/// of them beside today's others.
+#[must_use]
+pub fn given(binary: &str) -> Option<PathBuf> {
+    let dir = std::env::var_os("SPILLWAY_BINARIES")?;
+    Some(Path::new(&dir).join(binary)).filter(|file| file.is_file())
+}
+
+/// Builds packages; cargo's own progress goes to the terminal if `shown`.
+pub fn build(packages: &[&str], release: bool, shown: bool) -> Result<(), StackError> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);
-    command.current_dir(workspace()).args(["build", "--quiet"]);
+    command.current_dir(workspace()).arg("build");
     for package in packages {
         command.args(["--package", package]);
     }
     if release {
         command.arg("--release");
     }
-    run(&mut command)
+    if !shown {
+        return run(command.arg("--quiet"));
+    }
+    let status = process::status(command).map_err(StackError::io("running cargo"))?;
+    if status.success() {
+        return Ok(());
+    }
+    let (what, output) = ("cargo build".to_owned(), "see above".to_owned());
+    Err(StackError::Command { what, status, output })
 }

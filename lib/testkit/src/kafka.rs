@@ -4,6 +4,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
 use std::time::Duration;
 
 use rdkafka::ClientConfig;
@@ -37,7 +38,8 @@ pub struct Broker {
 pub struct Door {
     pub listener: String,
     pub port: Port,
-    pub advertised: String,
+    /// Where the proxy in front of it listens.
+    pub advertised: Arc<Port>,
 }
 
 /// Kafka's form of a cluster's or folder's id: 16 random bytes in URL-safe base64 without padding.
@@ -68,7 +70,7 @@ impl Broker {
             vec!["PLAINTEXT:PLAINTEXT".to_owned(), "CONTROLLER:PLAINTEXT".to_owned()];
         for door in &self.doors {
             listeners.push(format!("{}://{}", door.listener, door.port.address()));
-            advertised.push(format!("{}://{}", door.listener, door.advertised));
+            advertised.push(format!("{}://{}", door.listener, door.advertised.address()));
             protocols.push(format!("{}:PLAINTEXT", door.listener));
         }
         listeners.push(format!("CONTROLLER://{}", self.controller.address()));

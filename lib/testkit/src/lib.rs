@@ -12,8 +12,18 @@ pub mod mysql;
 pub mod redis;
 pub mod s3_server;
 pub mod proxy;
+pub mod http;
+pub mod metrics;
 pub mod stack;
 
 pub use error::StackError;
 pub use progress::Progress;
-pub use stack::{Stack, StackOptions};
+pub use stack::{AgentOptions, End, Stack, StackOptions};
+
+/// A fresh password or key: 40 hex digits.
+pub(crate) fn random_hex() -> Result<String, StackError> {
+    let mut bytes = [0u8; 20];
+    getrandom::fill(&mut bytes)
+        .map_err(|e| StackError::Refused { what: format!("no random bytes for a key: {e}") })?;
+    Ok(hex::encode(bytes))
+}

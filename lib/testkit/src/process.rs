@@ -262,3 +262,8 @@ pub(crate) fn output(command: &mut Command) -> std::io::Result<std::process::Out
     }
     start_from_lasting_thread(piped)?.wait_with_output()
 }
+
+/// The same with the command's own input and output.
+pub(crate) fn status(command: Command) -> std::io::Result<ExitStatus> {
+    start_from_lasting_thread(command)?.wait()
+}

@@ -5,21 +5,30 @@ use std::sync::Arc;
 
 /// Takes finished sentences ("kafka-0 is ready after 3.2 s"). Cheap to clone.
 #[derive(Clone)]
-pub struct Progress(Arc<dyn Fn(&str) + Send + Sync>);
+pub struct Progress {
+    tell: Arc<dyn Fn(&str) + Send + Sync>,
+    shown: bool,
+}
 
 impl Progress {
     pub fn new(tell: impl Fn(&str) + Send + Sync + 'static) -> Self {
-        Self(Arc::new(tell))
+        Self { tell: Arc::new(tell), shown: true }
     }
 
     /// For tests: their output is read only when something fails, and then the logs say more.
     #[must_use]
     pub fn silent() -> Self {
-        Self::new(|_| {})
+        Self { tell: Arc::new(|_| {}), shown: false }
+    }
+
+    /// Whether somebody is watching: then cargo may show what it builds, too.
+    #[must_use]
+    pub fn is_shown(&self) -> bool {
+        self.shown
     }
 
     pub fn tell(&self, line: &str) {
-        (self.0)(line);
+        (self.tell)(line);
     }
 }
 

@@ -33,7 +33,7 @@ impl StackDir {
         fs::create_dir_all(&root).map_err(io)?;
         let root = root.canonicalize().map_err(io)?;
         let lock = lock_and_empty(&root)?;
-        for part in ["config", "data", "logs", "run"] {
+        for part in ["config", "data", "keys", "logs", "run", "secrets"] {
             fs::create_dir_all(root.join(part)).map_err(io)?;
         }
         Ok(Self { root, _lock: lock, temporary })
@@ -62,6 +62,22 @@ impl StackDir {
     #[must_use]
     pub fn stack_json(&self) -> PathBuf {
         self.root.join("stack.json")
+    }
+
+    #[must_use]
+    pub fn secret(&self, name: &str) -> PathBuf {
+        self.root.join("secrets").join(name)
+    }
+
+    /// The recovery worker's private keys.
+    #[must_use]
+    pub fn keys(&self) -> PathBuf {
+        self.root.join("keys")
+    }
+
+    #[must_use]
+    pub fn tokens_toml(&self) -> PathBuf {
+        self.root.join("tokens.toml")
     }
 
     /// How to start `spec.name` again, for `xtask stack-exec`.

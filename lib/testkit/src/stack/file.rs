@@ -60,21 +60,30 @@ impl Stack {
     #[must_use]
     pub fn file(&self) -> StackFile {
         let servers = &self.servers;
+        let seeds = &self.seeds;
+        let of_shard = |shard: &str| {
+            let there = seeds.shard_of.iter().filter(move |(_, place)| *place == shard);
+            let names: Vec<String> = there.map(|(environment, _)| environment.clone()).collect();
+            names
+        };
         let shard = |shard: &str| ShardEntry {
             shard: shard.into(),
-            environments: Vec::new(),
+            environments: of_shard(shard),
             primary: servers.primary(shard).map(|s| s.admin_url()).unwrap_or_default(),
             replicas: servers.replicas(shard).iter().map(|s| s.admin_url()).collect(),
-            reader: None,
-            readers: BTreeMap::new(),
+            reader: seeds.all_readers.get(shard).cloned(),
+            readers: of_shard(shard)
+                .into_iter()
+                .filter_map(|e| seeds.readers.get(&e).cloned().map(|url| (e, url)))
+                .collect(),
         };
         StackFile {
             ready: true,
-            api: Vec::new(),
-            status_page: None,
-            token: None,
+            api: self.api_urls(),
+            status_page: self.status_page_url(),
+            token: seeds.tokens.get(super::ENVIRONMENTS[0]).cloned(),
             environment: super::ENVIRONMENTS[0].into(),
-            tokens: BTreeMap::new(),
+            tokens: seeds.tokens.clone(),
             kafka: servers.bootstrap(),
             mysql: servers.shards().map(shard).collect(),
             redis: format!("redis://{}", servers.redis.address()),

@@ -11,7 +11,7 @@ use crate::kafka::Broker;
 use crate::mysql::MysqlServer;
 use crate::ports::Port;
 use crate::process::Process;
-use crate::{redis, s3_server};
+use crate::{http, redis, s3_server};
 
 /// A loaded two-core machine may take its time to start a JVM; more than this is a failure.
 pub const READY_DEADLINE: Duration = Duration::from_secs(120);
@@ -25,6 +25,10 @@ pub enum Ready {
     Mysql(Arc<MysqlServer>),
     Redis(Arc<Port>),
     S3(Arc<Port>),
+    /// One of our programs: its `/readyz`.
+    Admin(Arc<Port>),
+    /// A web page.
+    Http(Arc<Port>),
 }
 
 impl Ready {
@@ -34,6 +38,17 @@ impl Ready {
             Self::Mysql(server) => server.answers().await,
             Self::Redis(port) => redis::answers(port).await,
             Self::S3(port) => s3_server::answers(port).await,
+            Self::Admin(port) => page_answers(port, "/readyz").await,
+            Self::Http(port) => page_answers(port, "/").await,
+        }
+    }
+
+    /// Where this process serves `/metrics`, if it is one of ours.
+    #[must_use]
+    pub fn admin(&self) -> Option<&Arc<Port>> {
+        match self {
+            Self::Admin(port) => Some(port),
+            _ => None,
         }
     }
 
@@ -61,5 +76,13 @@ impl Ready {
             log: spec.log.clone(),
             tail: spec.log_tail(),
         })
+    }
+}
+
+async fn page_answers(port: &Port, path: &str) -> Result<(), String> {
+    let answer = http::get(port.socket(), path).await.map_err(|e| e.to_string())?;
+    match answer.status {
+        200 => Ok(()),
+        status => Err(format!("{path} answered {status}: {}", answer.body.trim())),
     }
 }

@@ -7,14 +7,16 @@ use std::sync::Arc;
 use tokio::task::JoinSet;
 
 use super::dir::StackDir;
+use super::link::End;
 use super::options::StackOptions;
 use super::ready::Ready;
 use crate::artifacts::Artifacts;
 use crate::error::StackError;
-use crate::kafka::{self, Broker};
+use crate::kafka::{self, Broker, Door};
 use crate::mysql::MysqlServer;
 use crate::ports::Port;
 use crate::process::ProcessSpec;
+use crate::random_hex;
 use crate::redis;
 use crate::s3_server::{self, S3Config};
 
@@ -37,6 +39,15 @@ pub struct Plan {
     pub ready: Ready,
 }
 
+impl Plan {
+    /// Name and base URL of the admin address, if it has one.
+    #[must_use]
+    pub fn admin_url(&self) -> Option<(String, String)> {
+        let port = self.ready.admin()?;
+        Some((self.spec.name.clone(), format!("http://{}", port.address())))
+    }
+}
+
 impl Servers {
     pub fn lay_out(options: &StackOptions, dir: &StackDir) -> Result<Self, StackError> {
         let mut brokers = Vec::new();
@@ -48,7 +59,7 @@ impl Servers {
                 node_id: id,
                 port: Port::take()?,
                 controller: Port::take()?,
-                doors: Vec::new(),
+                doors: doors(options)?,
             }));
         }
         let s3_port = Arc::new(Port::take()?);
@@ -140,6 +151,16 @@ impl Servers {
     }
 }
 
+/// A door for every kind of program that reaches Kafka through a proxy.
+fn doors(options: &StackOptions) -> Result<Vec<Door>, StackError> {
+    let through = options.links.iter().filter(|(_, to)| *to == End::Kafka);
+    let door = |&(from, _): &(End, End)| {
+        let (port, advertised) = (Port::take()?, Arc::new(Port::take()?));
+        Ok(Door { listener: from.listener(), port, advertised })
+    };
+    through.map(door).collect()
+}
+
 fn lay_out_mysql(
     options: &StackOptions,
     dir: &StackDir,
@@ -163,11 +184,4 @@ fn lay_out_mysql(
         }
     }
     Ok(servers)
-}
-
-fn random_hex() -> Result<String, StackError> {
-    let mut bytes = [0u8; 20];
-    getrandom::fill(&mut bytes)
-        .map_err(|e| StackError::Refused { what: format!("no random bytes for a key: {e}") })?;
-    Ok(hex::encode(bytes))
 }
