@@ -172,3 +172,20 @@ async fn the_memory_kind_touches_no_disk() {
     lot.into_iter().for_each(InHand::acked);
     assert!(!path.exists());
 }
+
+#[tokio::test]
+async fn asking_an_empty_spool_wakes_nobody() {
+    let dir = tempfile::tempdir().unwrap();
+    let (spool, log) = (open(&dir), books());
+    let mut changes = spool.changes();
+    // A tick of the spool's own may fall between; it passes once a second, not a hundred times.
+    let mut woken = 0;
+    for _ in 0..100 {
+        changes.mark_unchanged();
+        assert!(spool.take(LIVE, &log).await.is_empty());
+        assert!(spool.take(BACKLOG, &log).await.is_empty());
+        spool.settled_totals().await;
+        woken += u32::from(changes.has_changed().unwrap());
+    }
+    assert!(woken < 50, "two lanes that find nothing would wake each other for ever: {woken}");
+}

@@ -193,6 +193,7 @@ impl<D: Disk> Keeper<D> {
         loop {
             let work = self.shared.next();
             let (closed, idle) = (work.closed, work.is_empty());
+            let news = work.poked || !work.settled.is_empty() || !work.appends.is_empty();
             let now_ms = self.clock.now_ms();
             self.store.now_ms = now_ms;
             for (serial, ending) in work.settled {
@@ -211,7 +212,7 @@ impl<D: Disk> Keeper<D> {
                 self.ticked_ms = now_ms;
             }
             if due || !idle {
-                self.publish();
+                self.publish(due || news);
             }
             for barrier in work.barriers {
                 let _nobody = barrier.send(()).is_err();
@@ -237,7 +238,7 @@ impl<D: Disk> Keeper<D> {
         }
         let stored = self.store.append(group, &log);
         // Before anybody is answered: who asks afterwards sees his batch counted.
-        self.publish();
+        self.publish(true);
         for ((gate, reply), stored) in gates.into_iter().zip(replies).zip(stored) {
             let answer = stored.map(|stored| self.held(gate, stored.volatile));
             // Nobody waits any more: dropping `Held` releases the batch.
@@ -265,7 +266,9 @@ impl<D: Disk> Keeper<D> {
         let _nobody = take.reply.send(lot).is_err();
     }
 
-    fn publish(&self) {
+    /// Makes the totals known. Only `news` wakes those who wait for something to do: if asking
+    /// were news, two lanes that find nothing would wake each other for ever.
+    fn publish(&self, news: bool) {
         let totals = self.store.totals();
         let metrics = &self.shared.metrics;
         let gauge = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
@@ -273,6 +276,9 @@ impl<D: Disk> Keeper<D> {
         metrics.spool_bytes.set(gauge(totals.bytes));
         metrics.spool_backlog_batches.set(gauge(totals.backlog_batches));
         metrics.oldest_in_spool_seconds.set(totals.oldest_age_ms as f64 / 1_000.0);
-        self.shared.totals.send_replace(totals);
+        self.shared.totals.send_if_modified(|known| {
+            *known = totals;
+            news
+        });
     }
 }
