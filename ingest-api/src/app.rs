@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use spillway_proto::partition::Partitioning;
+use spillway_proto::verdict::RejectedBatch;
 use spillway_publisher::{LogGate, Publisher, TopicsError};
 use spillway_runtime::admin::{DependencyProbe, Health};
 use spillway_runtime::backoff::Backoff;
@@ -21,7 +22,8 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::admit::Admission;
-use crate::http::respond::Problem;
+use crate::authenticate::Caller;
+use crate::http::respond::{ErrorId, Problem};
 use crate::http::{Server, tls};
 use crate::metrics::Metrics;
 use crate::settings::IngestSettings;
@@ -48,7 +50,8 @@ pub struct App {
     pub shutdown: Shutdown,
     /// No new connections, no new requests.
     pub closing: CancellationToken,
-    problems: LogGate,
+    problems: [LogGate; ErrorId::ALL.len()],
+    rejections: LogGate,
 }
 
 impl App {
@@ -56,9 +59,21 @@ impl App {
     pub fn tell(&self, problem: &Problem) {
         let (id, status, _) = problem.id.parts();
         self.metrics.problem(id);
-        if let Some(held_back) = self.problems.pass() {
+        // Each kind has its own gate: a flood of one must not hide the others.
+        let gate = self.problems.get(problem.id as usize);
+        if let Some(held_back) = gate.and_then(LogGate::pass) {
             let status = status.as_u16();
             tracing::warn!(id, status, held_back, "a request was not taken: {}", problem.detail());
+        }
+    }
+
+    /// Counts a batch that was refused for good, and logs it unless it is one of a flood.
+    pub fn tell_of_rejected(&self, rejected: &RejectedBatch, caller: &Caller) {
+        self.metrics.rejected(rejected.refusal);
+        if let Some(held_back) = self.rejections.pass() {
+            let refusal = rejected.refusal.as_str();
+            let environment = &*caller.environment;
+            tracing::warn!(environment, refusal, held_back, "batch refused: {}", rejected.error);
         }
     }
 }
@@ -110,7 +125,8 @@ impl Ingest {
             health: context.health.clone(),
             shutdown: context.shutdown.clone(),
             closing,
-            problems: LogGate::default(),
+            problems: Default::default(),
+            rejections: LogGate::default(),
             settings,
         });
         let bind = |cause| Misconfigured(format!("http.listen: can't bind {listen}: {cause}"));

@@ -5,7 +5,9 @@ use std::time::{Duration, Instant};
 
 use spillway_proto::kafka_record::{KafkaRecord, Lane};
 use spillway_proto::verdict::{Refusal, RejectedBatch};
-use spillway_publisher::{Hindrance, Outcome, Pending, PublishError, Publisher, Record, wait_all};
+use spillway_publisher::{
+    Hindrance, Outcome, Pending, PublishError, Publisher, Record, Refused, wait_all,
+};
 
 use crate::authenticate::Caller;
 use crate::verify::{Batch, Checked};
@@ -63,7 +65,10 @@ pub async fn all(
             Outcome::Refused(refused) => acknowledged.rejected.push(RejectedBatch {
                 index: batch.index,
                 error: refused.to_string(),
-                refusal: Refusal::LimitExceeded,
+                refusal: match refused {
+                    Refused::TooLarge { .. } => Refusal::LimitExceeded,
+                    Refused::Invalid => Refusal::InvalidContent,
+                },
             }),
             Outcome::TryLater(cause) => return Err(NotAcknowledged::Hindered(cause)),
             Outcome::Unknown => return Err(NotAcknowledged::TooSlow),

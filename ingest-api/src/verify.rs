@@ -8,6 +8,7 @@ use std::cell::RefCell;
 use bytes::Bytes;
 use spillway_proto::BatchId;
 use spillway_proto::frame::{self, Decoder, FrameError, Header};
+use spillway_proto::limits::FRAMES_PER_BODY_MAX;
 use spillway_proto::partition::Partitioning;
 use spillway_proto::verdict::{Refusal, RejectedBatch};
 
@@ -44,6 +45,8 @@ pub enum BodyRefused {
     /// From this frame on the body can't be cut, so what follows it is not known.
     #[error("frame {index} can't be read, so nothing of this body was taken: {cause}")]
     Uncuttable { index: usize, cause: FrameError },
+    #[error("the body has more than {FRAMES_PER_BODY_MAX} frames")]
+    TooMany,
     #[error("the frames have {bytes} bytes once decompressed, the limit is {bytes_max}")]
     TooLarge { bytes: usize, bytes_max: usize },
     #[error("the check of the frames was ended")]
@@ -76,6 +79,9 @@ pub async fn body(
 fn cut(body: &Bytes) -> Result<Vec<(Header, Bytes)>, BodyRefused> {
     let frames = frame::split(body).into_iter().enumerate();
     let cut = frames.map(|(index, frame)| {
+        if index == FRAMES_PER_BODY_MAX {
+            return Err(BodyRefused::TooMany);
+        }
         let frame = frame.map_err(|cause| BodyRefused::Uncuttable { index, cause })?;
         let header =
             Header::parse(&frame).map_err(|cause| BodyRefused::Uncuttable { index, cause })?;

@@ -6,7 +6,7 @@ use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
 use http::header::CONTENT_LENGTH;
 use http_body_util::BodyExt;
-use hyper::body::Incoming;
+use hyper::body::{Body, Incoming};
 use spillway_runtime::deadline;
 use tokio::time::Instant;
 
@@ -45,12 +45,9 @@ pub fn bytes_needed(head: &HeaderMap, bytes_max: usize) -> Result<usize, BodyErr
 ///
 /// # Errors
 /// [`BodyError`]; what was read is gone.
-pub async fn read(
-    mut body: Incoming,
-    needed: usize,
-    bounds: &HttpSettings,
-) -> Result<Bytes, BodyError> {
+pub async fn read(mut body: Incoming, bounds: &HttpSettings) -> Result<Bytes, BodyError> {
     let bytes_max = bounds.body_bytes_max.as_usize();
+    let stated = body.size_hint().exact().and_then(|bytes| usize::try_from(bytes).ok());
     let began = Instant::now();
     let mut first = Bytes::new();
     let mut whole = BytesMut::new();
@@ -72,7 +69,7 @@ pub async fn read(
             continue;
         }
         if whole.is_empty() {
-            whole.reserve(needed.max(bytes));
+            whole.reserve(stated.unwrap_or(bytes));
             whole.extend_from_slice(&std::mem::take(&mut first));
         }
         whole.extend_from_slice(&chunk);

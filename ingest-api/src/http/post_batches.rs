@@ -38,7 +38,7 @@ pub async fn handle(app: &App, request: Request<Incoming>) -> Result<Answer, Pro
     let mut room = app.admission.room(&caller, needed, within).await?;
 
     let arriving = Instant::now();
-    let body = body::read(incoming, needed, &app.settings.http).await?;
+    let body = body::read(incoming, &app.settings.http).await?;
     // The sender's own pace is not counted against the answer.
     let paused: Duration = arriving.elapsed();
     room.shrink_to(body.len());
@@ -46,7 +46,7 @@ pub async fn handle(app: &App, request: Request<Incoming>) -> Result<Answer, Pro
 
     app.admission.agent(&body)?;
     let checked = verify::body(body, &caller, app.partitioning).await?;
-    checked.rejected.iter().for_each(|rejected| app.metrics.rejected(rejected.refusal));
+    checked.rejected.iter().for_each(|rejected| app.tell_of_rejected(rejected, &caller));
 
     let left = (within + paused).saturating_sub(began.elapsed());
     let published = publish::all(&app.publisher, lane, &caller, checked, left).await;

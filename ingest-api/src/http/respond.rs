@@ -201,6 +201,7 @@ impl From<BodyRefused> for Problem {
                 refusal: Some(cause.refusal()),
                 ..Self::new(ErrorId::UndecodableBody, text)
             },
+            BodyRefused::TooMany => Self::new(ErrorId::BodyTooLarge, text),
             BodyRefused::TooLarge { bytes_max, .. } => {
                 Self::new(ErrorId::BodyTooLarge, text).with_limit(bytes_max)
             }

@@ -1,9 +1,11 @@
 //! One byte over each bound, too slow, too many: the right status, and room for the next one.
 
 use bytes::Bytes;
+use spillway_proto::kafka_record::TOPIC_LIVE;
+use spillway_proto::limits::FRAMES_PER_BODY_MAX;
 use spillway_runtime::settings::{Dur, Size};
 
-use crate::stage::{frame, request, stage};
+use crate::stage::{frame, joined, request, stage};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_body_over_the_limit_is_refused_with_the_limit_before_it_is_read() {
@@ -32,6 +34,18 @@ async fn a_body_of_unstated_length_is_cut_at_the_limit() {
         }
     }
     assert_eq!(client.reply().await.status, 413);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_batch_more_than_a_body_may_have_takes_nothing_and_blames_no_batch() {
+    let stage = stage(|_| {}).await;
+    let last = FRAMES_PER_BODY_MAX as u64 + 1;
+    let frames: Vec<_> = (1..=last).map(|seq| frame("demo", seq)).collect();
+    let reply = stage.post(&joined(&frames)).await;
+    assert_eq!((reply.status, reply.body.get("index")), (413, None));
+    assert_eq!(stage.records(TOPIC_LIVE).len(), 0);
+    let (_, fewer) = frames.split_first().unwrap();
+    stage.post(&joined(fewer)).await.is_accepted(FRAMES_PER_BODY_MAX);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -76,6 +90,7 @@ async fn a_silent_connection_and_one_with_an_endless_head_are_closed() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn more_connections_than_allowed_are_closed_at_once() {
     let stage = stage(|settings| settings.http.connections_max = 2).await;
+    stage.until_nobody_is_connected().await;
     let (mut first, mut second) = (stage.connect().await, stage.connect().await);
     for client in [&mut first, &mut second] {
         client.write(&request("GET", "/livez", &[], b"")).await;

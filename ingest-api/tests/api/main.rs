@@ -19,3 +19,5 @@ mod bounds;
 mod admission;
 
 mod drained;
+
+mod tls;

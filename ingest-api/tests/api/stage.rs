@@ -91,6 +91,16 @@ impl Stage {
         timeout(PATIENCE, probe).await.unwrap();
     }
 
+    /// The connections of the stage's own making are closed and forgotten.
+    pub async fn until_nobody_is_connected(&self) {
+        let gone = async {
+            while self.metric("spillway_ingest_connections") != 0.0 {
+                tokio::task::yield_now().await;
+            }
+        };
+        timeout(PATIENCE, gone).await.unwrap();
+    }
+
     pub fn tokens_file(&self) -> PathBuf {
         self.directory.path().join("tokens.toml")
     }
@@ -179,7 +189,8 @@ impl Client {
 
     /// The next answer; panics when the connection ends before it is whole.
     pub async fn reply(&mut self) -> Reply {
-        self.reply_or_end().await.expect("the connection ended without an answer")
+        let reply = self.reply_or_end().await;
+        reply.unwrap_or_else(|| panic!("the connection ended without an answer"))
     }
 
     /// The next answer, or `None` when the server closed the connection instead.

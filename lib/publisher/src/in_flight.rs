@@ -18,11 +18,12 @@ use tokio::sync::Notify;
 use crate::outcome::{Hindrance, Outcome};
 use crate::record::{Identity, Record};
 
-/// How long an acknowledged record can still be joined: longer than a sender waits for a lost
-/// answer and comes again, first retries included.
-pub const JOINABLE_FOR: Duration = Duration::from_secs(60);
-/// Acknowledged records that are remembered; beyond it the oldest are forgotten first.
-pub const SETTLED_RECORDS_MAX: usize = 200_000;
+/// How long an acknowledged record can still be joined: a sender that was told to come again comes
+/// within it, its first half dozen attempts long.
+pub const JOINABLE_FOR: Duration = Duration::from_mins(5);
+/// Acknowledged records that are remembered, some 200 bytes each; beyond it the oldest are
+/// forgotten first, which costs a duplicate that the consumer recognises.
+pub const SETTLED_RECORDS_MAX: usize = 100_000;
 
 /// One record on its way. librdkafka carries it as the message's opaque and gives it back with
 /// the delivery report, so it lives until then even when nobody waits any more.
@@ -279,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lost_answer_is_joined_for_a_minute_and_then_published_again() {
+    fn a_lost_answer_is_joined_for_some_minutes_and_then_published_again() {
         let (board, now) = (InFlight::default(), Instant::now());
         let delivery = first(&board, "a", now);
         board.land(&delivery, DONE, now);

@@ -53,18 +53,49 @@ impl Metrics {
         metrics
     }
 
-    #[rustfmt::skip]
     fn enter(&self, to: &mut Registry) {
-        to.register("joins", "Records that joined a copy in flight instead of being published again", self.joins.clone());
-        to.register("records_published", "Records that Kafka acknowledged", self.records_published.clone());
-        to.register("records_failed", "Delivery reports that were no acknowledgement", self.failures.clone());
+        to.register(
+            "joins",
+            "Records that joined a copy in flight instead of being published again",
+            self.joins.clone(),
+        );
+        to.register(
+            "records_published",
+            "Records that Kafka acknowledged",
+            self.records_published.clone(),
+        );
+        to.register(
+            "records_failed",
+            "Delivery reports that were no acknowledgement",
+            self.failures.clone(),
+        );
         to.register("ack_seconds", "From taking a record to its delivery report", self.ack.clone());
-        to.register("kafka_queue_records", "Records in the producer's queue or in flight", self.queue_records.clone());
-        to.register("kafka_queue_bytes", "Bytes in the producer's queue or in flight", self.queue_bytes.clone());
-        to.register("kafka_queue_full", "Records refused because the producer's queue was full", self.queue_full.clone());
-        to.register("kafka_brokers_down", "Known brokers without a connection", self.brokers_down.clone());
+        to.register(
+            "kafka_queue_records",
+            "Records in the producer's queue or in flight",
+            self.queue_records.clone(),
+        );
+        to.register(
+            "kafka_queue_bytes",
+            "Bytes in the producer's queue or in flight",
+            self.queue_bytes.clone(),
+        );
+        to.register(
+            "kafka_queue_full",
+            "Records refused because the producer's queue was full",
+            self.queue_full.clone(),
+        );
+        to.register(
+            "kafka_brokers_down",
+            "Known brokers without a connection",
+            self.brokers_down.clone(),
+        );
         to.register("kafka_brokers_up", "Known brokers with a connection", self.brokers_up.clone());
-        to.register("kafka_producer_rebuilds", "Producers made anew after a fatal error", self.rebuilds.clone());
+        to.register(
+            "kafka_producer_rebuilds",
+            "Producers made anew after a fatal error",
+            self.rebuilds.clone(),
+        );
     }
 
     pub fn landed(&self, outcome: Outcome, after: Duration) {

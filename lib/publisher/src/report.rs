@@ -75,7 +75,7 @@ impl ProducerContext for Context {
             && !outcome.is_done()
             && let Some(held_back) = reports.failures.pass()
         {
-            tracing::warn!(topic, %error, ?outcome, held_back, "Kafka did not acknowledge a record");
+            tracing::warn!(topic, %error, ?outcome, held_back, "a record was not acknowledged");
         }
         reports.in_flight.land(&delivery, outcome, now);
     }
