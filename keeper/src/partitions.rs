@@ -1,4 +1,4 @@
-//! Partitions: made days ahead, dropped once all in them is older than its table keeps. A long query
+//! Partitions: made days ahead, dropped once all in them is too old for their table. A long query
 //! holds a table's metadata lock, DDL waits for it, and every writer waits behind the DDL: so DDL
 //! here waits two seconds at most, gives up, and comes again a minute later. Only when the
 //! partitions ahead run low are the readers' statements ended that may be in its way.

@@ -1,0 +1,136 @@
+//! Lag and trimming on a real Kafka, with no consumer anywhere.
+
+use std::time::Duration;
+
+use rdkafka::ClientConfig;
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
+use spillway_keeper::kafka::{Kafka, Place};
+use spillway_keeper::lag::{Lag, Measured, State};
+use spillway_keeper::trim::Trim;
+use spillway_proto::kafka_record::{TOPIC_BACKLOG, TOPIC_LIVE};
+use spillway_runtime::settings::Dur;
+
+use crate::world::{PARTITIONS, World};
+
+const WAIT: Duration = Duration::from_secs(30);
+
+fn config(world: &World) -> ClientConfig {
+    world.settings.kafka.client_config().unwrap()
+}
+
+/// Empty topics and positions at their begin.
+pub async fn topics(world: &World) {
+    let admin: AdminClient<DefaultClientContext> = config(world).create().unwrap();
+    let options = AdminOptions::new().operation_timeout(Some(WAIT));
+    let topics = [TOPIC_LIVE, TOPIC_BACKLOG];
+    admin.delete_topics(&topics, &options).await.unwrap();
+    let metadata: BaseConsumer = config(world).set("group.id", "test").create().unwrap();
+    let there = |topic: &str| {
+        let found = metadata.fetch_metadata(None, WAIT).unwrap();
+        found.topics().iter().any(|t| t.name() == topic && !t.partitions().is_empty())
+    };
+    while topics.iter().any(|topic| there(topic)) {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let new = topics.map(|name| {
+        NewTopic::new(name, i32::from(PARTITIONS), TopicReplication::Fixed(1))
+            .set("message.timestamp.type", "LogAppendTime")
+            .set("retention.ms", "-1")
+    });
+    for made in admin.create_topics(&new, &options).await.unwrap() {
+        made.unwrap();
+    }
+    while !topics.iter().all(|topic| there(topic)) {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    for partition in 0..PARTITIONS {
+        world
+            .run(&format!(
+                "INSERT INTO spillway_store.positions (partition_id) VALUES ({partition})"
+            ))
+            .await;
+    }
+}
+
+fn produce(world: &World, partition: i32, records: usize) {
+    let producer: BaseProducer = config(world).create().unwrap();
+    for _ in 0..records {
+        let record = BaseRecord::<[u8], [u8]>::to(TOPIC_LIVE).partition(partition).payload(b"x");
+        producer.send(record).map_err(|(error, _)| error).unwrap();
+    }
+    producer.flush(WAIT).unwrap();
+}
+
+fn of(measured: &[(Place, Measured)], topic: &str, partition: u16) -> Measured {
+    let place =
+        |(place, _): &&(Place, Measured)| place.topic == topic && place.partition == partition;
+    measured.iter().find(place).expect("every partition is measured").1
+}
+
+#[tokio::test]
+async fn lag_is_measured_from_ends_and_record_times_while_no_consumer_lives() {
+    let world = World::new().await;
+    topics(&world).await;
+    produce(&world, 1, 10);
+    let (kafka, _thread) = Kafka::start(&world.settings.kafka).unwrap();
+    let mut lag = Lag::new(world.shard.clone(), kafka, &world.settings.lag, &world.metrics);
+    let first = lag.measure().await.unwrap();
+    assert_eq!(first.len(), usize::from(PARTITIONS) * 2);
+    let idle = of(&first, TOPIC_LIVE, 0);
+    assert_eq!((idle.records, idle.seconds, idle.state), (0, 0.0, State::Ok));
+    assert_eq!(of(&first, TOPIC_BACKLOG, 1).records, 0);
+    let waiting = of(&first, TOPIC_LIVE, 1);
+    assert_eq!((waiting.next, waiting.end, waiting.records), (0, 10, 10));
+
+    let second = of(&lag.measure().await.unwrap(), TOPIC_LIVE, 1);
+    assert!(second.seconds > 0.0 && second.seconds >= waiting.seconds, "it grows");
+    assert!(second.seconds < 60.0, "from the record's own time: {}", second.seconds);
+
+    world.run("UPDATE spillway_store.positions SET live_next = 8 WHERE partition_id = 1").await;
+    assert_eq!(of(&lag.measure().await.unwrap(), TOPIC_LIVE, 1).records, 2);
+    world.run("UPDATE spillway_store.positions SET live_next = 10 WHERE partition_id = 1").await;
+    assert_eq!(of(&lag.measure().await.unwrap(), TOPIC_LIVE, 1).seconds, 0.0);
+    let rows = "SELECT COUNT(*) FROM spillway_store.lag_measurements WHERE state = 'OK'";
+    assert_eq!(world.number(rows).await, i64::from(PARTITIONS) * 2);
+}
+
+#[tokio::test]
+async fn kafka_is_trimmed_below_the_replay_window_and_never_above_what_is_applied() {
+    let world = World::new().await;
+    topics(&world).await;
+    produce(&world, 2, 10);
+    let window = Dur::from_millis(1_500);
+    let begun = std::time::Instant::now();
+    produce(&world, 3, 10);
+    while begun.elapsed() < window.get() + Duration::from_millis(500) {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    produce(&world, 2, 5);
+    produce(&world, 3, 5);
+    world.run("UPDATE spillway_store.positions SET live_next = 15 WHERE partition_id = 2").await;
+    world.run("UPDATE spillway_store.positions SET live_next = 4 WHERE partition_id = 3").await;
+    let (kafka, _thread) = Kafka::start(&world.settings.kafka).unwrap();
+    let kafka = (kafka, &world.settings.kafka);
+    let ages = (Dur::from_secs(1), window);
+    let mut trim = Trim::new(world.shard.clone(), kafka, ages, &world.metrics).unwrap();
+    trim.trim(jiff::Timestamp::now().as_millisecond()).await.unwrap();
+    let client: BaseConsumer = config(&world).set("group.id", "test").create().unwrap();
+    let low = |partition| client.fetch_watermarks(TOPIC_LIVE, partition, WAIT).unwrap().0;
+    assert_eq!(low(2), 10, "the window's records stay");
+    assert_eq!(low(3), 4, "what is not applied stays, however old");
+    assert_eq!(low(0), 0);
+}
+
+#[tokio::test]
+async fn a_kafka_that_is_away_is_an_error_within_the_deadline() {
+    let mut world = World::new().await;
+    topics(&world).await;
+    world.settings.kafka.brokers = vec!["127.0.0.2:1".to_owned()];
+    let (kafka, _thread) = Kafka::start(&world.settings.kafka).unwrap();
+    let mut lag = Lag::new(world.shard.clone(), kafka, &world.settings.lag, &world.metrics);
+    let measured = tokio::time::timeout(WAIT, lag.measure()).await;
+    assert!(measured.expect("an answer in time").is_err());
+}
