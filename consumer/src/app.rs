@@ -1,0 +1,237 @@
+//! The consumer's parts, made and joined in the order a record meets them, and ended in the same
+//! order: workers finish their transactions, the poller tells Kafka the last offsets and leaves,
+//! dead letters are flushed.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use rdkafka::ClientConfig;
+use spillway_proto::kafka_record::CONSUMER_GROUP;
+use spillway_proto::partition::Partitioning;
+use spillway_publisher::Publisher;
+use spillway_runtime::admin::DependencyProbe;
+use spillway_runtime::program::{Context, Drained, Misconfigured, RunError};
+use spillway_runtime::settings::SecretFileError;
+use spillway_runtime::shards::{ShardFile, ShardMap};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::commit::GroupOffsets;
+use crate::last_seen;
+use crate::log_ends::LogEnds;
+use crate::metrics::Metrics;
+use crate::poller::{self, Assignment, PollerError};
+use crate::quarantine::DeadLetters;
+use crate::receive::Intake;
+use crate::settings::ConsumerSettings;
+use crate::worker::{Ended, Id, Shared, Worker};
+
+/// Commands to the poller that may wait; more than partitions it can be told of at once.
+const COMMANDS_WAITING_MAX: usize = 4_096;
+/// How often Kafka is asked whether it is there, for /deepz.
+const PING_EVERY: Duration = Duration::from_secs(5);
+/// How long Kafka may take for that.
+const PING_WITHIN: Duration = Duration::from_secs(3);
+
+/// Runs the consumer until it is told to stop.
+pub async fn run(settings: ConsumerSettings, ctx: Context) -> Result<Drained, RunError> {
+    let settings = Arc::new(settings);
+    let shards = ShardFile::watch(&settings.shards_file, ctx.reload.clone())?;
+    let map = shards.current();
+    let partitioning = Partitioning::new(map.partitions, map.group)
+        .ok_or_else(|| Misconfigured("shards.toml: group must divide partitions".to_owned()))?;
+    let metrics = ctx.metrics.register(Metrics::register);
+    let publisher = ctx.metrics.register(|registry| Publisher::start(&settings.kafka, registry))?;
+    check_topics(&publisher, partitioning, &ctx).await?;
+    let stop = CancellationToken::new();
+    let (told, redis) = last_seen::start(&settings.redis, &metrics, stop.clone())?;
+    let redis = redis.map(tokio::spawn);
+    let config = consumer_config(&settings)?;
+    let (commands, obeyed) = mpsc::channel(COMMANDS_WAITING_MAX);
+    let (assignment, assigned) = watch::channel(Assignment::default());
+    let group_offsets = Arc::new(GroupOffsets::default());
+    let delivery_timeout = settings.dead_letters.delivery_timeout.get();
+    let shared = Shared {
+        settings: Arc::clone(&settings),
+        partitioning,
+        metrics: metrics.clone(),
+        shards: shards.subscribe(),
+        assignment: assigned,
+        commands,
+        group_offsets: Arc::clone(&group_offsets),
+        log_ends: LogEnds::new(&settings.kafka.client_config()?)?,
+        dead_letters: DeadLetters::new(publisher.clone(), delivery_timeout),
+        last_seen: told,
+        claims: Arc::new(AtomicU64::new(0)),
+        shutdown: ctx.shutdown.clone(),
+    };
+    let (workers, routes) = start_workers(&map, &shared, &ctx);
+    let parts = poller::Parts {
+        config,
+        routes,
+        commands: obeyed,
+        assignment,
+        group_offsets,
+        commit_interval: settings.group.commit_interval.get(),
+        metrics,
+        stop: stop.clone(),
+    };
+    let poller = start_poller(parts)?;
+    let pings = tokio::spawn(ping(publisher.clone(), ctx.health.register("kafka"), stop.clone()));
+    ctx.health.set_ready(true);
+    let ended = finish(workers, poller, &ctx, &stop).await;
+    let left = publisher.drain(ctx.shutdown.remaining().max(Duration::from_secs(1))).await;
+    pings.await?;
+    if let Some(redis) = redis {
+        redis.await?;
+    }
+    if left > 0 {
+        return ended.map(|_| Drained::Left(format!("{left} dead letters without a report")));
+    }
+    ended
+}
+
+/// Waits for Kafka as long as it takes, but not for wrong topics: those need an operator.
+async fn check_topics(
+    publisher: &Publisher,
+    partitioning: Partitioning,
+    ctx: &Context,
+) -> Result<(), RunError> {
+    let probe = ctx.health.register("topics");
+    loop {
+        match publisher.check_topics(partitioning.partitions(), PING_WITHIN).await {
+            Ok(()) => {
+                probe.ok(Duration::ZERO);
+                return Ok(());
+            }
+            Err(error) if error.is_transient() => {
+                probe.failed(&error);
+                tracing::warn!(%error, "waiting for Kafka");
+            }
+            Err(error) => return Err(Misconfigured(error.to_string()).into()),
+        }
+        tokio::select! {
+            () = ctx.shutdown.wait() => return Ok(()),
+            () = tokio::time::sleep(PING_EVERY) => {}
+        }
+    }
+}
+
+/// Everything that the promise rests on is set here and can't be set from outside.
+fn consumer_config(settings: &ConsumerSettings) -> Result<ClientConfig, SecretFileError> {
+    let group = &settings.group;
+    let session_ms = group.session_timeout.get().as_millis();
+    let mut config = settings.kafka.client_config()?;
+    config
+        .set("group.id", CONSUMER_GROUP)
+        // Partition p of both topics goes to the same member.
+        .set("partition.assignment.strategy", "range")
+        .set("session.timeout.ms", session_ms.to_string())
+        .set("heartbeat.interval.ms", (session_ms / 10).clamp(500, 3_000).to_string())
+        // Offsets live in MySQL; Kafka's are a hint, written after COMMIT.
+        .set("enable.auto.commit", "false")
+        .set("enable.auto.offset.store", "false")
+        // A lost offset is a page, never a jump.
+        .set("auto.offset.reset", "error")
+        .set("enable.partition.eof", "false")
+        // The frame has a checksum of its own; this one covers keys and headers as well.
+        .set("check.crcs", "true")
+        .set("queued.min.messages", "1000")
+        .set("queued.max.messages.kbytes", (group.fetch_ahead.get() / 1024).to_string())
+        .set("fetch.message.max.bytes", "1048588")
+        .set("fetch.wait.max.ms", "100");
+    if !group.instance.is_empty() {
+        config.set("group.instance.id", &group.instance);
+    }
+    Ok(config)
+}
+
+/// One queue and one task per worker, and the queue of each partition.
+fn start_workers(
+    map: &ShardMap,
+    shared: &Shared,
+    ctx: &Context,
+) -> (JoinSet<Ended>, Vec<Arc<Intake>>) {
+    let settings = &shared.settings;
+    let workers_per_shard = settings.store.workers_per_shard;
+    let (live_max, backlog_max) = (settings.intake.live_max, settings.intake.backlog_max);
+    let mut workers = JoinSet::new();
+    let mut by_partition = BTreeMap::new();
+    for shard in &map.shards {
+        let probe = ctx.health.register(&format!("mysql {}", shard.name));
+        for worker in 0..workers_per_shard {
+            let intake = Arc::new(Intake::new(live_max.as_usize(), backlog_max.as_usize()));
+            let owns = |partition: &u16| {
+                Worker::owns(shared.partitioning, workers_per_shard, worker, *partition)
+            };
+            for partition in map.partitions_of(shard).into_iter().filter(owns) {
+                by_partition.insert(partition, Arc::clone(&intake));
+            }
+            let id = Id { shard: shard.name.clone(), worker };
+            let probe: DependencyProbe = probe.clone();
+            workers.spawn(Worker::new(id, shared.clone(), intake, probe).run());
+        }
+    }
+    (workers, by_partition.into_values().collect())
+}
+
+/// The poller's end, once it has one.
+type PollerEnd = oneshot::Receiver<Result<(), PollerError>>;
+
+fn start_poller(parts: poller::Parts) -> Result<PollerEnd, std::io::Error> {
+    let (ended, end) = oneshot::channel();
+    let thread = std::thread::Builder::new().name("kafka-poller".to_owned());
+    thread.spawn(move || {
+        if ended.send(poller::run(parts)).is_err() {
+            tracing::debug!("nobody waited for the poller");
+        }
+    })?;
+    Ok(end)
+}
+
+/// Waits for the stop, or for the poller's death, and ends everything in order.
+async fn finish(
+    mut workers: JoinSet<Ended>,
+    mut poller: PollerEnd,
+    ctx: &Context,
+    stop: &CancellationToken,
+) -> Result<Drained, RunError> {
+    let dead = tokio::select! {
+        () = ctx.shutdown.wait() => None,
+        end = &mut poller => Some(end),
+    };
+    if dead.is_some() {
+        // Without a poller nothing more arrives; what is under way is still brought to its end.
+        ctx.shutdown.trigger();
+    }
+    let mut unfinished = 0;
+    while let Some(ended) = workers.join_next().await {
+        unfinished += usize::from(ended? == Ended::Unfinished);
+    }
+    stop.cancel();
+    match dead {
+        Some(end) => end??,
+        None => tokio::time::timeout_at(ctx.shutdown.drain_until(), poller).await???,
+    }
+    if unfinished > 0 {
+        let left = format!("{unfinished} workers had a transaction that did not end; Kafka has it");
+        return Ok(Drained::Left(left));
+    }
+    Ok(Drained::Everything)
+}
+
+async fn ping(publisher: Publisher, probe: DependencyProbe, stop: CancellationToken) {
+    loop {
+        match publisher.ping(PING_WITHIN).await {
+            Ok(latency) => probe.ok(latency),
+            Err(error) => probe.failed(error),
+        }
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(PING_EVERY) => {}
+        }
+    }
+}

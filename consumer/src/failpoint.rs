@@ -1,0 +1,88 @@
+//! Crash points for tests: between any two steps that a crash could part, a build with the feature
+//! `failpoints` can die or stall. Every other build has nothing here.
+//!
+//! `SPILLWAY_FAILPOINT=after-rows=abort@3` dies at the third passage; `…=sleep:500` stalls each
+//! passage by 500 ms, `…=sleep:500@3` the third only.
+
+/// Where a test may intervene, in travel order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Failpoint {
+    /// Rows are in the transaction, positions are not.
+    AfterRows,
+    /// Everything is in the transaction, COMMIT is not sent.
+    BeforeCommit,
+    /// COMMIT was answered, Kafka's group offsets are not written.
+    AfterCommit,
+    /// A dead letter is in Kafka, its record is not passed yet.
+    AfterDeadLetter,
+}
+
+#[cfg(not(feature = "failpoints"))]
+#[expect(clippy::unused_async, reason = "the armed one waits")]
+pub async fn pass(_point: Failpoint) {}
+
+#[cfg(feature = "failpoints")]
+pub use armed::pass;
+
+#[cfg(feature = "failpoints")]
+mod armed {
+    use std::sync::OnceLock;
+    use std::sync::atomic::{AtomicU64, Ordering};
+    use std::time::Duration;
+
+    use super::Failpoint;
+
+    enum Action {
+        Abort,
+        Sleep(Duration),
+    }
+
+    struct Armed {
+        name: String,
+        action: Action,
+        /// The passage at which it acts; `None` is every one.
+        at: Option<u64>,
+        passages: AtomicU64,
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "dying without a drain is what it is for")]
+    pub async fn pass(point: Failpoint) {
+        static ARMED: OnceLock<Option<Armed>> = OnceLock::new();
+        let armed = ARMED.get_or_init(|| crate::settings::failpoint().as_deref().and_then(parse));
+        let Some(armed) = armed.as_ref().filter(|armed| armed.name == name_of(point)) else {
+            return;
+        };
+        let passage = armed.passages.fetch_add(1, Ordering::AcqRel) + 1;
+        if armed.at.is_some_and(|at| at != passage) {
+            return;
+        }
+        tracing::warn!(?point, passage, "failpoint");
+        match armed.action {
+            Action::Abort => std::process::abort(),
+            Action::Sleep(pause) => tokio::time::sleep(pause).await,
+        }
+    }
+
+    fn name_of(point: Failpoint) -> &'static str {
+        match point {
+            Failpoint::AfterRows => "after-rows",
+            Failpoint::BeforeCommit => "before-commit",
+            Failpoint::AfterCommit => "after-commit",
+            Failpoint::AfterDeadLetter => "after-dead-letter",
+        }
+    }
+
+    fn parse(text: &str) -> Option<Armed> {
+        let (name, rest) = text.split_once('=')?;
+        let (action, at) = match rest.split_once('@') {
+            Some((action, at)) => (action, Some(at.parse().ok()?)),
+            None => (rest, None),
+        };
+        let action = match action.split_once(':') {
+            None if action == "abort" => Action::Abort,
+            Some(("sleep", millis)) => Action::Sleep(Duration::from_millis(millis.parse().ok()?)),
+            _ => return None,
+        };
+        Some(Armed { name: name.to_owned(), action, at, passages: AtomicU64::new(0) })
+    }
+}

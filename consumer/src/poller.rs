@@ -1,0 +1,461 @@
+//! The one thread that talks to the consumer group: it polls, feeds the workers' queues, pauses what
+//! is full, and reads each partition from exactly the offset its worker claimed.
+//!
+//! - On an assignment it assigns nothing: workers first claim their partitions in MySQL. So a
+//!   dead shard keeps its own partitions waiting and nothing else, and membership is kept.
+//! - On a revocation everything is forgotten at once; fences make that safe for transactions that
+//!   are still under way.
+//! - librdkafka takes no incremental assignment under an eager assignor, so every change assigns
+//!   all claimed partitions again, each at its next offset that is not enqueued yet.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use rdkafka::config::FromClientConfigAndContext;
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext};
+use rdkafka::error::{KafkaError, KafkaResult};
+use rdkafka::message::{BorrowedMessage, Message};
+use rdkafka::types::{RDKafkaErrorCode, RDKafkaRespErr};
+use rdkafka::{ClientConfig, ClientContext, Offset, TopicPartitionList};
+use spillway_proto::kafka_record::Lane;
+use spillway_publisher::LogGate;
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+
+use crate::commit::{GroupOffsets, PerLane};
+use crate::metrics::{Metrics, OfLane};
+use crate::receive::{Intake, Record};
+
+/// How long one poll waits for a record: how late a command or a resumption may be.
+const POLL_WAIT: Duration = Duration::from_millis(20);
+/// Records between two looks at everything else.
+const RECORDS_BETWEEN_CHORES: u32 = 256;
+/// Offsets are told again, though nothing moved, this often: lag tools see that the group lives.
+const IDLE_COMMIT: Duration = Duration::from_secs(5);
+/// How often a lost place in a log may make every partition be claimed anew.
+const RECHECK_PAUSE: Duration = Duration::from_secs(10);
+
+/// What the group gave to this consumer.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Assignment {
+    /// Rises with every change; a claim made under an older one is void.
+    pub number: u64,
+    /// Partitions of which both lanes are here.
+    pub whole: BTreeSet<u16>,
+    /// Partitions of which one lane went to somebody else: nobody may read them.
+    pub half: BTreeSet<u16>,
+}
+
+/// What a worker asks of the poller.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Command {
+    /// Read a partition from here, under this claim, which was made under this assignment.
+    Start { assignment: u64, partition: u16, claim: u64, from: PerLane<i64> },
+    /// Stop reading it, if it is still read under this claim.
+    Stop { partition: u16, claim: u64 },
+}
+
+/// What the poller needs of the others.
+pub struct Parts {
+    pub config: ClientConfig,
+    /// The queue of each partition's worker, by partition.
+    pub routes: Vec<Arc<Intake>>,
+    pub commands: mpsc::Receiver<Command>,
+    pub assignment: watch::Sender<Assignment>,
+    pub group_offsets: Arc<GroupOffsets>,
+    pub commit_interval: Duration,
+    pub metrics: Metrics,
+    /// Fired once the workers are done.
+    pub stop: CancellationToken,
+}
+
+/// Why the poller ended before it was asked to.
+#[derive(Debug, thiserror::Error)]
+pub enum PollerError {
+    #[error("the Kafka consumer can't be made: {0}")]
+    Client(KafkaError),
+    /// Another consumer has this one's instance name, or the group refuses it for good.
+    #[error("the consumer group refuses this member for good: {0}")]
+    Fatal(String),
+}
+
+/// What the group said, kept until the poller looks.
+#[derive(Default)]
+struct Group {
+    changes: Mutex<Vec<Change>>,
+    metrics: Option<Metrics>,
+}
+
+enum Change {
+    Assigned(Vec<(Lane, u16)>),
+    Revoked,
+}
+
+impl ClientContext for Group {}
+
+impl Group {
+    fn take_changes(&self) -> Vec<Change> {
+        std::mem::take(&mut *self.changes.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl ConsumerContext for Group {
+    fn rebalance(
+        &self,
+        consumer: &BaseConsumer<Self>,
+        err: RDKafkaRespErr,
+        list: &mut TopicPartitionList,
+    ) {
+        let assigned = err == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS;
+        let done = match assigned {
+            true => consumer.assign(&TopicPartitionList::new()),
+            false => consumer.unassign(),
+        };
+        if let Err(error) = done {
+            tracing::error!(%error, "librdkafka refused the answer to a rebalance");
+        }
+        let places = list.elements().into_iter().filter_map(|element| {
+            let partition = u16::try_from(element.partition()).ok()?;
+            Some((Lane::of_topic(element.topic())?, partition))
+        });
+        let change = if assigned { Change::Assigned(places.collect()) } else { Change::Revoked };
+        self.changes.lock().unwrap_or_else(PoisonError::into_inner).push(change);
+    }
+
+    fn commit_callback(&self, result: KafkaResult<()>, _offsets: &TopicPartitionList) {
+        if let Err(error) = result {
+            self.metrics.iter().for_each(|metrics| {
+                metrics.group_commits_failed.inc();
+            });
+            tracing::debug!(%error, "Kafka did not take the group's offsets; they are told again");
+        }
+    }
+}
+
+/// One partition being read.
+struct Source {
+    claim: u64,
+    /// Next offset to enqueue.
+    next: PerLane<i64>,
+    /// A jump seen once: fetched again, and believed if it comes again.
+    suspect: PerLane<Option<i64>>,
+}
+
+struct Poller {
+    parts: Parts,
+    consumer: BaseConsumer<Group>,
+    sources: BTreeMap<u16, Source>,
+    /// Lanes of queues that are full, by the queue's address among the routes.
+    paused: BTreeSet<(Lane, u16)>,
+    reassign: bool,
+    committed_at: Instant,
+    told_all_at: Instant,
+    rechecked_at: Option<Instant>,
+    gate: LogGate,
+}
+
+/// Runs until `parts.stop` fires. Blocks: give it a thread.
+pub fn run(parts: Parts) -> Result<(), PollerError> {
+    let group = Group { changes: Mutex::default(), metrics: Some(parts.metrics.clone()) };
+    let consumer: BaseConsumer<Group> =
+        BaseConsumer::from_config_and_context(&parts.config, group).map_err(PollerError::Client)?;
+    consumer.subscribe(&Lane::ALL.map(Lane::topic)).map_err(PollerError::Client)?;
+    let mut poller = Poller {
+        parts,
+        consumer,
+        sources: BTreeMap::new(),
+        paused: BTreeSet::new(),
+        reassign: false,
+        committed_at: Instant::now(),
+        told_all_at: Instant::now(),
+        rechecked_at: None,
+        gate: LogGate::default(),
+    };
+    let ended = poller.run();
+    poller.close();
+    ended
+}
+
+impl Poller {
+    fn run(&mut self) -> Result<(), PollerError> {
+        while !self.parts.stop.is_cancelled() {
+            let mut records = 0;
+            while records < RECORDS_BETWEEN_CHORES {
+                let Some(polled) = self.consumer.poll(POLL_WAIT) else { break };
+                match polled {
+                    Ok(message) => {
+                        let record = take(&mut self.sources, &message);
+                        drop(message);
+                        match record {
+                            Taken::Record(record) => self.enqueue(record),
+                            Taken::Suspect => self.reassign = true,
+                            Taken::Believed(record) => {
+                                self.parts.metrics.offset_jumps.inc();
+                                self.enqueue(record);
+                            }
+                            Taken::Nothing => {}
+                        }
+                    }
+                    Err(error) => self.judge(error)?,
+                }
+                records += 1;
+                if self.reassign {
+                    break;
+                }
+            }
+            self.chores();
+        }
+        Ok(())
+    }
+
+    fn chores(&mut self) {
+        self.follow_group();
+        while let Ok(command) = self.parts.commands.try_recv() {
+            self.obey(command);
+        }
+        if std::mem::take(&mut self.reassign) {
+            self.assign();
+        }
+        self.resume();
+        self.tell_group();
+    }
+
+    fn enqueue(&mut self, record: Record) {
+        let (lane, partition) = (record.lane, record.partition);
+        let Some(intake) = self.parts.routes.get(usize::from(partition)) else { return };
+        let labels = OfLane { lane: lane.as_str() };
+        self.parts.metrics.records_received.get_or_create(&labels).inc();
+        if intake.offer(record) {
+            let intake = Arc::clone(intake);
+            self.pause(lane, &intake);
+        }
+    }
+
+    /// Stops fetching one lane of all partitions that feed this queue.
+    fn pause(&mut self, lane: Lane, intake: &Arc<Intake>) {
+        let feeds = |partition: &u16| {
+            let route = self.parts.routes.get(usize::from(*partition));
+            route.is_some_and(|route| Arc::ptr_eq(route, intake))
+        };
+        let partitions: Vec<u16> = self.sources.keys().copied().filter(feeds).collect();
+        let list = listed(partitions.iter().map(|partition| (lane, *partition)));
+        match self.consumer.pause(&list) {
+            Ok(()) => self.paused.extend(partitions.iter().map(|partition| (lane, *partition))),
+            Err(error) => tracing::warn!(%error, "librdkafka did not pause a full lane"),
+        }
+        self.count_paused();
+    }
+
+    fn resume(&mut self) {
+        if self.paused.is_empty() {
+            return;
+        }
+        let has_room = |(lane, partition): &&(Lane, u16)| {
+            let route = self.parts.routes.get(usize::from(*partition));
+            route.is_none_or(|intake| intake.has_room(*lane))
+        };
+        let due: Vec<(Lane, u16)> = self.paused.iter().filter(has_room).copied().collect();
+        if due.is_empty() {
+            return;
+        }
+        let read = due.iter().copied().filter(|(_, at)| self.sources.contains_key(at));
+        if let Err(error) = self.consumer.resume(&listed(read)) {
+            tracing::warn!(%error, "librdkafka did not resume a lane; it is assigned anew");
+            self.reassign = true;
+        }
+        due.iter().for_each(|place| {
+            self.paused.remove(place);
+        });
+        self.count_paused();
+    }
+
+    fn count_paused(&self) {
+        let lanes = i64::try_from(self.paused.len()).unwrap_or(i64::MAX);
+        self.parts.metrics.lanes_paused.set(lanes);
+    }
+
+    fn follow_group(&mut self) {
+        for change in self.consumer.context().take_changes() {
+            self.forget_all();
+            let (mut whole, mut half) = (BTreeSet::new(), BTreeSet::new());
+            if let Change::Assigned(places) = change {
+                self.parts.metrics.rebalances.inc();
+                for (_, partition) in &places {
+                    let lanes = places.iter().filter(|(_, other)| other == partition).count();
+                    let set = if lanes == Lane::ALL.len() { &mut whole } else { &mut half };
+                    set.insert(*partition);
+                }
+            }
+            tracing::info!(partitions = whole.len(), half = half.len(), "assignment");
+            let count = i64::try_from(whole.len() + half.len()).unwrap_or(i64::MAX);
+            self.parts.metrics.partitions_assigned.set(count);
+            self.parts.assignment.send_modify(|assignment| {
+                *assignment = Assignment { number: assignment.number + 1, whole, half };
+            });
+        }
+    }
+
+    /// Nothing is read any more; what was read will be read again by whoever claims next.
+    fn forget_all(&mut self) {
+        for partition in std::mem::take(&mut self.sources).into_keys() {
+            self.forget(partition);
+        }
+        self.paused.clear();
+        self.reassign = false;
+    }
+
+    fn forget(&self, partition: u16) {
+        self.parts.group_offsets.forget(partition);
+        if let Some(intake) = self.parts.routes.get(usize::from(partition)) {
+            let dropped = intake.forget(partition) as u64;
+            self.parts.metrics.records_dropped.inc_by(dropped);
+        }
+    }
+
+    fn obey(&mut self, command: Command) {
+        match command {
+            // The group has taken the partition back meanwhile: the claim is void.
+            Command::Start { assignment, .. }
+                if assignment != self.parts.assignment.borrow().number => {}
+            Command::Start { partition, claim, from, .. } => {
+                self.sources.insert(partition, Source { claim, next: from, suspect: [None; 2] });
+                self.reassign = true;
+            }
+            Command::Stop { partition, claim } => {
+                let current = self.sources.get(&partition).is_some_and(|s| s.claim == claim);
+                if current {
+                    self.sources.remove(&partition);
+                    self.forget(partition);
+                    self.reassign = true;
+                }
+            }
+        }
+    }
+
+    /// Reads every claimed partition from its next offset; lanes that are full stay paused.
+    fn assign(&mut self) {
+        let mut list = TopicPartitionList::new();
+        for (partition, source) in &self.sources {
+            for (lane, next) in Lane::ALL.into_iter().zip(source.next) {
+                let place = (lane.topic(), i32::from(*partition));
+                let added = list.add_partition_offset(place.0, place.1, Offset::Offset(next));
+                if let Err(error) = added {
+                    tracing::error!(%error, ?place, next, "an offset librdkafka can't express");
+                }
+            }
+        }
+        if let Err(error) = self.consumer.assign(&list) {
+            tracing::error!(%error, "librdkafka refused an assignment; again soon");
+            self.reassign = true;
+            return;
+        }
+        self.paused.retain(|(_, partition)| self.sources.contains_key(partition));
+        if let Err(error) = self.consumer.pause(&listed(self.paused.iter().copied())) {
+            tracing::warn!(%error, "librdkafka did not pause a full lane again");
+        }
+        self.count_paused();
+    }
+
+    fn judge(&mut self, error: KafkaError) -> Result<(), PollerError> {
+        let code = match error {
+            KafkaError::MessageConsumptionFatal(code) => {
+                let told = self.consumer.client().fatal_error().map(|(_, text)| text);
+                return Err(PollerError::Fatal(told.unwrap_or_else(|| code.to_string())));
+            }
+            KafkaError::MessageConsumption(code) => code,
+            _ => RDKafkaErrorCode::Unknown,
+        };
+        let lost =
+            matches!(code, RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange);
+        if lost {
+            self.recheck(&error);
+        } else if self.gate.pass().is_some() {
+            tracing::warn!(%error, "Kafka");
+        }
+        Ok(())
+    }
+
+    /// A log no longer holds the offset that was asked for, and librdkafka does not say which. All
+    /// partitions are claimed anew: the claim finds the one whose offset lies outside its log.
+    fn recheck(&mut self, error: &KafkaError) {
+        if self.rechecked_at.is_some_and(|at| at.elapsed() < RECHECK_PAUSE) {
+            return;
+        }
+        self.rechecked_at = Some(Instant::now());
+        tracing::error!(%error, "a log lost an offset that was to be read: checking all of them");
+        self.forget_all();
+        self.assign();
+        self.parts.assignment.send_modify(|assignment| assignment.number += 1);
+    }
+
+    fn tell_group(&mut self) {
+        if self.committed_at.elapsed() < self.parts.commit_interval {
+            return;
+        }
+        self.committed_at = Instant::now();
+        let everything = self.told_all_at.elapsed() >= IDLE_COMMIT;
+        if everything {
+            self.told_all_at = Instant::now();
+        }
+        self.tell(everything, CommitMode::Async);
+    }
+
+    fn tell(&self, everything: bool, mode: CommitMode) {
+        if let Err(error) = self.parts.group_offsets.tell(&self.consumer, everything, mode) {
+            self.parts.metrics.group_commits_failed.inc();
+            tracing::debug!(%error, "Kafka did not take the group's offsets; they are told again");
+        }
+    }
+
+    /// The last word to Kafka. Dropping the consumer leaves the group, unless it is a static member.
+    fn close(self) {
+        if !self.sources.is_empty() {
+            self.tell(true, CommitMode::Sync);
+        }
+        drop(self.consumer);
+    }
+}
+
+/// What a polled message is to its partition's worker.
+enum Taken {
+    Record(Record),
+    /// Offsets are missing before it: fetch again from where it should go on.
+    Suspect,
+    /// They are missing from the log itself.
+    Believed(Record),
+    /// Not claimed, or enqueued before.
+    Nothing,
+}
+
+fn take(sources: &mut BTreeMap<u16, Source>, message: &BorrowedMessage<'_>) -> Taken {
+    let Some(lane) = Lane::of_topic(message.topic()) else { return Taken::Nothing };
+    let Ok(partition) = u16::try_from(message.partition()) else { return Taken::Nothing };
+    let Some(source) = sources.get_mut(&partition) else { return Taken::Nothing };
+    let ([live, backlog], [suspect_live, suspect_backlog]) =
+        (&mut source.next, &mut source.suspect);
+    let (next, suspect) = match lane {
+        Lane::Live => (live, suspect_live),
+        Lane::Backlog => (backlog, suspect_backlog),
+    };
+    let offset = message.offset();
+    if offset < *next {
+        return Taken::Nothing;
+    }
+    let jump = offset > *next;
+    if jump && *suspect != Some(offset) {
+        *suspect = Some(offset);
+        return Taken::Suspect;
+    }
+    (*next, *suspect) = (offset + 1, None);
+    let record = Record::copy(message, lane, partition, source.claim);
+    if jump { Taken::Believed(record) } else { Taken::Record(record) }
+}
+
+fn listed(places: impl Iterator<Item = (Lane, u16)>) -> TopicPartitionList {
+    let mut list = TopicPartitionList::new();
+    for (lane, partition) in places {
+        list.add_partition(lane.topic(), i32::from(partition));
+    }
+    list
+}
