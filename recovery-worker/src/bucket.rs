@@ -1,7 +1,7 @@
 //! The bucket as far as this program may touch it: list, read, write and copy, each with a
 //! deadline and a bound on what is read. It can't delete: that is `retire.rs`.
 //!
-//! What S3 says is sorted into few kinds here, so that nobody downstream reads status codes.
+//! What S3 answers is sorted in `bucket_error.rs`.
 
 use std::time::Duration;
 
@@ -13,13 +13,14 @@ use aws_sdk_s3::config::{
     BehaviorVersion, Config, Region, RequestChecksumCalculation, ResponseChecksumValidation,
     StalledStreamProtectionConfig,
 };
-use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
+use aws_sdk_s3::operation::list_objects_v2::ListObjectsV2Output;
 use aws_sdk_s3::primitives::{ByteStream, DateTime};
 use bytes::{Bytes, BytesMut};
 use spillway_proto::object_key::{ObjectKey, SPILL_PREFIX};
 use spillway_runtime::deadline;
 use spillway_runtime::settings::SecretFileError;
 
+use crate::bucket_error::{BucketError, Operation};
 use crate::settings::{Checksum, S3Settings};
 
 /// A slow uplink may pause this long in the middle of a body before it is given up.
@@ -37,11 +38,25 @@ pub struct Bucket {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listed {
     pub key: ObjectKey,
-    /// Tells this content from any other under the same key.
+    /// Tells this content from any other under the same key. Some services leave it out of
+    /// listings: empty until `fetch::identify` has asked for it.
     pub etag: String,
     pub bytes: u64,
     /// When S3 took it, by S3's own clock, in ms since the Unix epoch.
     pub modified_ms: i64,
+}
+
+impl Listed {
+    /// Whether two looks at the same key may have seen the same content.
+    #[must_use]
+    pub fn may_be(&self, other: &Self) -> bool {
+        let etags_differ =
+            !self.etag.is_empty() && !other.etag.is_empty() && self.etag != other.etag;
+        self.key == other.key
+            && self.bytes == other.bytes
+            && self.modified_ms == other.modified_ms
+            && !etags_differ
+    }
 }
 
 /// One page of a listing.
@@ -68,129 +83,6 @@ pub enum Condition<'a> {
     Absent,
     /// Only if the key still holds this content.
     Unchanged(&'a str),
-}
-
-/// What S3 was asked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Operation {
-    List,
-    Head,
-    Get,
-    Put,
-    Copy,
-    Delete,
-}
-
-impl Operation {
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::List => "list",
-            Self::Head => "head",
-            Self::Get => "get",
-            Self::Put => "put",
-            Self::Copy => "copy",
-            Self::Delete => "delete",
-        }
-    }
-}
-
-/// What S3 answered, if it answered.
-#[derive(Debug, thiserror::Error)]
-pub enum BucketError {
-    #[error("S3 {}: no such object", .0.as_str())]
-    Missing(Operation),
-    /// A condition did not hold: somebody else wrote in between.
-    #[error("S3 {}: the object was changed by somebody else", .0.as_str())]
-    Changed(Operation),
-    #[error("S3 {} refused: status {status}, {code}; check the key's rights", .operation.as_str())]
-    Denied { operation: Operation, status: u16, code: String },
-    #[error("S3 {} failed: status {status}, {code}", .operation.as_str())]
-    Answer { operation: Operation, status: u16, code: String },
-    /// No answer in time, or none at all.
-    #[error("S3 {} got no answer: {cause}", .operation.as_str())]
-    Unreachable { operation: Operation, cause: NoAnswer },
-    #[error("S3 {} ended after {got} bytes of {expected}", .operation.as_str())]
-    CutOff { operation: Operation, got: u64, expected: u64 },
-    #[error("S3 {} sent more than the {max} bytes that are allowed", .operation.as_str())]
-    TooLong { operation: Operation, max: u64 },
-}
-
-/// Why there is no answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum NoAnswer {
-    #[error("time-out")]
-    TimedOut,
-    #[error("no connection, or it broke")]
-    Connection,
-    #[error("the answer can't be read")]
-    Unreadable,
-    #[error("the request can't be made")]
-    NotSent,
-}
-
-impl BucketError {
-    /// What was asked.
-    #[must_use]
-    pub fn operation(&self) -> Operation {
-        match self {
-            Self::Missing(operation)
-            | Self::Changed(operation)
-            | Self::Denied { operation, .. }
-            | Self::Answer { operation, .. }
-            | Self::Unreachable { operation, .. }
-            | Self::CutOff { operation, .. }
-            | Self::TooLong { operation, .. } => *operation,
-        }
-    }
-
-    pub(crate) fn timed_out(operation: Operation) -> Self {
-        Self::Unreachable { operation, cause: NoAnswer::TimedOut }
-    }
-
-    pub(crate) fn of<E, R>(operation: Operation, error: &SdkError<E, R>) -> Self
-    where
-        E: ProvideErrorMetadata,
-        R: HasStatus,
-    {
-        let cause = match error {
-            SdkError::ServiceError(answer) => {
-                let status = answer.raw().status_code();
-                let code = answer.err().code().unwrap_or("no code").to_owned();
-                return Self::of_answer(operation, status, code);
-            }
-            SdkError::ResponseError(answer) if answer.raw().status_code() >= 400 => {
-                let status = answer.raw().status_code();
-                return Self::of_answer(operation, status, "no code".to_owned());
-            }
-            SdkError::TimeoutError(_) => NoAnswer::TimedOut,
-            SdkError::DispatchFailure(failure) if failure.is_timeout() => NoAnswer::TimedOut,
-            SdkError::DispatchFailure(_) => NoAnswer::Connection,
-            SdkError::ResponseError(_) => NoAnswer::Unreadable,
-            _ => NoAnswer::NotSent,
-        };
-        Self::Unreachable { operation, cause }
-    }
-
-    fn of_answer(operation: Operation, status: u16, code: String) -> Self {
-        match status {
-            404 if code != "NoSuchBucket" => Self::Missing(operation),
-            409 | 412 => Self::Changed(operation),
-            401 | 403 => Self::Denied { operation, status, code },
-            _ => Self::Answer { operation, status, code },
-        }
-    }
-}
-
-/// The status of an answer, whatever HTTP types it came in.
-pub(crate) trait HasStatus {
-    fn status_code(&self) -> u16;
-}
-
-impl HasStatus for aws_sdk_s3::config::http::HttpResponse {
-    fn status_code(&self) -> u16 {
-        self.status().as_u16()
-    }
 }
 
 impl Bucket {
@@ -243,25 +135,37 @@ impl Bucket {
 
     /// One page of everything under [`SPILL_PREFIX`], in S3's own order.
     pub async fn list_spill(&self, after: Option<String>) -> Result<Page, BucketError> {
-        let request = self
-            .client
-            .list_objects_v2()
-            .bucket(&self.name)
-            .prefix(SPILL_PREFIX)
-            .set_continuation_token(after);
-        let answer =
-            request.send().await.map_err(|error| BucketError::of(Operation::List, &error))?;
-        let mut page = Page::default();
+        let answer = self.list(SPILL_PREFIX, after).await?;
+        let mut page = Page { next: next_page(&answer), ..Page::default() };
         for object in answer.contents() {
             match listed(object) {
                 Some(object) => page.objects.push(object),
                 None => page.foreign += 1,
             }
         }
-        if answer.is_truncated() == Some(true) {
-            page.next = answer.next_continuation_token().map(str::to_owned);
-        }
         Ok(page)
+    }
+
+    /// One page of the names under a prefix, and where the next one begins.
+    pub async fn list_names(
+        &self,
+        prefix: &str,
+        after: Option<String>,
+    ) -> Result<(Vec<String>, Option<String>), BucketError> {
+        let answer = self.list(prefix, after).await?;
+        let keys = answer.contents().iter().filter_map(|object| object.key());
+        let names = keys.filter_map(|key| key.strip_prefix(prefix)).map(str::to_owned);
+        Ok((names.collect(), next_page(&answer)))
+    }
+
+    async fn list(
+        &self,
+        prefix: &str,
+        after: Option<String>,
+    ) -> Result<ListObjectsV2Output, BucketError> {
+        let request = self.client.list_objects_v2().bucket(&self.name).prefix(prefix);
+        let answer = request.set_continuation_token(after).send().await;
+        answer.map_err(|error| BucketError::of(Operation::List, &error))
     }
 
     /// `None` if there is no such object.
@@ -354,6 +258,11 @@ impl Bucket {
         request.send().await.map_err(|error| BucketError::of(Operation::Copy, &error))?;
         Ok(())
     }
+}
+
+fn next_page(answer: &ListObjectsV2Output) -> Option<String> {
+    let truncated = answer.is_truncated() == Some(true);
+    answer.next_continuation_token().filter(|_| truncated).map(str::to_owned)
 }
 
 fn listed(object: &aws_sdk_s3::types::Object) -> Option<Listed> {

@@ -10,7 +10,8 @@ use serde::{Deserialize, Serialize};
 use spillway_proto::object_key::ObjectKey;
 use std::time::Duration;
 
-use crate::bucket::{Bucket, BucketError, Condition, Listed};
+use crate::bucket::{Bucket, Condition, Listed};
+use crate::bucket_error::BucketError;
 use crate::republish::Place;
 
 /// Where claims lie; agents can't write there.

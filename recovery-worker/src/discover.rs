@@ -6,7 +6,8 @@
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;
 
-use crate::bucket::{Bucket, BucketError, Listed};
+use crate::bucket::{Bucket, Listed};
+use crate::bucket_error::BucketError;
 
 /// Oldest objects that one listing keeps: enough work until the next one, about 4 MB.
 const OBJECTS_KEPT_MAX: usize = 20_000;

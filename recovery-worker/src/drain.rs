@@ -15,7 +15,8 @@ use spillway_runtime::shutdown::Shutdown;
 use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::MissedTickBehavior;
 
-use crate::bucket::{BucketError, Listed};
+use crate::bucket::Listed;
+use crate::bucket_error::BucketError;
 use crate::claim::Claimant;
 use crate::discover::{Discovery, discover};
 use crate::gate::{Closed, Gate, Known};
@@ -29,6 +30,10 @@ use crate::settings::DrainSettings;
 const RETIREMENTS_IN_FLIGHT_MAX: usize = 8;
 /// Between attempts at one object.
 const POSTPONED_PAUSE: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(60));
+/// Between sweeps of claims that were left behind.
+const SWEEP_PERIOD: Duration = Duration::from_secs(600);
+/// After a sweep that failed.
+const SWEEP_RETRY: Duration = Duration::from_secs(30);
 /// Between listings while S3 does not answer.
 const SILENT_PAUSE: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
 
@@ -36,6 +41,7 @@ const SILENT_PAUSE: (Duration, Duration) = (Duration::from_millis(500), Duration
 enum Outcome {
     Travelled(Ended),
     Retired(Result<Retired, BucketError>),
+    Swept(Result<u64, BucketError>),
 }
 
 /// An object that is in Kafka and may not be deleted yet.
@@ -70,14 +76,15 @@ pub struct Drain {
     /// Not yet on their way, oldest first.
     queue: VecDeque<Listed>,
     tasks: JoinSet<Outcome>,
-    in_hand: HashMap<Id, Listed>,
+    travelling: HashMap<Id, Listed>,
+    retiring: HashMap<Id, Listed>,
     awaiting: HashMap<ObjectKey, Awaiting>,
     proven: VecDeque<RetireProof>,
-    retiring: usize,
     later: HashMap<ObjectKey, Later>,
     publish_again: HashSet<ObjectKey>,
     listing_pauses: Backoff,
     next_listing: Instant,
+    next_sweep: Instant,
     log: LogGate,
 }
 
@@ -96,14 +103,15 @@ impl Drain {
             progress: None,
             queue: VecDeque::new(),
             tasks: JoinSet::new(),
-            in_hand: HashMap::new(),
+            travelling: HashMap::new(),
+            retiring: HashMap::new(),
             awaiting: HashMap::new(),
             proven: VecDeque::new(),
-            retiring: 0,
             later: HashMap::new(),
             publish_again: HashSet::new(),
             listing_pauses: Backoff::new(SILENT_PAUSE.0, SILENT_PAUSE.1),
             next_listing: Instant::now(),
+            next_sweep: Instant::now(),
             log: LogGate::default(),
         }
     }
@@ -149,6 +157,11 @@ impl Drain {
         }
         self.prove();
         self.judge();
+        if self.next_sweep <= Instant::now() {
+            self.next_sweep = Instant::now() + SWEEP_PERIOD;
+            let bucket = self.parts.bucket.clone();
+            self.tasks.spawn(async move { Outcome::Swept(retire::sweep_claims(&bucket).await) });
+        }
     }
 
     async fn look_at_kafka(&mut self) {
@@ -198,17 +211,21 @@ impl Drain {
         let oldest = found.oldest.first().map_or_else(now_ms, |object| object.modified_ms);
         metrics.oldest_object_seconds.set(now_ms().saturating_sub(oldest).max(0) as f64 / 1e3);
         if found.whole {
-            let listed: HashMap<&ObjectKey, &str> =
-                found.oldest.iter().map(|object| (&object.key, object.etag.as_str())).collect();
+            let listed: HashMap<&ObjectKey, &Listed> =
+                found.oldest.iter().map(|object| (&object.key, object)).collect();
             self.later.retain(|key, _| listed.contains_key(key));
             self.publish_again.retain(|key| listed.contains_key(key));
             self.awaiting.retain(|key, awaiting| {
-                listed.get(key).is_some_and(|etag| *etag == awaiting.object.etag)
+                listed.get(key).is_some_and(|object| object.may_be(&awaiting.object))
             });
         }
         let now = Instant::now();
-        let on_their_way: HashSet<&ObjectKey> =
-            self.in_hand.values().map(|object| &object.key).collect();
+        let on_their_way: HashSet<&ObjectKey> = self
+            .travelling
+            .values()
+            .chain(self.retiring.values())
+            .map(|object| &object.key)
+            .collect();
         let free = |object: &Listed| {
             !on_their_way.contains(&object.key)
                 && !self.awaiting.contains_key(&object.key)
@@ -257,19 +274,18 @@ impl Drain {
 
     /// Fills the free places.
     fn start_more(&mut self) {
-        while self.retiring < RETIREMENTS_IN_FLIGHT_MAX
+        while self.retiring.len() < RETIREMENTS_IN_FLIGHT_MAX
             && let Some(proof) = self.proven.pop_front()
         {
             // Out of `awaiting`, so that it is not proven twice.
             let Some(awaiting) = self.awaiting.remove(proof.key()) else { continue };
             let bucket = self.parts.bucket.clone();
             let retire = async move { Outcome::Retired(retire::delete(&bucket, &proof).await) };
-            self.in_hand.insert(self.tasks.spawn(retire).id(), awaiting.object);
-            self.retiring += 1;
+            self.retiring.insert(self.tasks.spawn(retire).id(), awaiting.object);
         }
         let travelling_max = self.settings.objects_in_flight as usize;
         while self.closed.is_none()
-            && self.tasks.len() - self.retiring.min(self.tasks.len()) < travelling_max
+            && self.travelling.len() < travelling_max
             && let Some(object) = self.queue.pop_front()
         {
             let errand = Errand {
@@ -283,26 +299,35 @@ impl Drain {
             };
             let parts = self.parts.clone();
             let travel = async move { Outcome::Travelled(travel(&parts, &errand).await) };
-            self.in_hand.insert(self.tasks.spawn(travel).id(), object);
+            self.travelling.insert(self.tasks.spawn(travel).id(), object);
         }
     }
 
     fn settle(&mut self, ended: Result<(Id, Outcome), JoinError>) {
         let id = ended.as_ref().map_or_else(JoinError::id, |(id, _)| *id);
-        let Some(object) = self.in_hand.remove(&id) else { return };
-        match ended {
-            Ok((_, Outcome::Travelled(ended))) => self.settle_journey(object, ended),
-            Ok((_, Outcome::Retired(retired))) => {
-                self.retiring -= 1;
+        let object = self.travelling.remove(&id).or_else(|| self.retiring.remove(&id));
+        match (ended, object) {
+            (Ok((_, Outcome::Travelled(ended))), Some(object)) => {
+                self.settle_journey(object, ended);
+            }
+            (Ok((_, Outcome::Retired(retired))), Some(object)) => {
                 self.settle_retirement(object, retired);
             }
-            Err(_) => self.postpone(object.key, &Postponed::Ended),
+            (Ok((_, Outcome::Swept(Ok(claims)))), _) => {
+                tracing::debug!(claims, "swept claims that were left behind");
+            }
+            (Ok((_, Outcome::Swept(Err(error)))), _) => {
+                tracing::debug!(%error, "the sweep of claims is tried again");
+                self.next_sweep = Instant::now() + SWEEP_RETRY;
+            }
+            (Err(_), Some(object)) => self.postpone(object.key, &Postponed::Ended),
+            (_, None) => {}
         }
     }
 
     fn settle_journey(&mut self, object: Listed, ended: Ended) {
         match ended {
-            Ended::Awaiting(published) => {
+            Ended::Awaiting(object, published) => {
                 self.later.remove(&object.key);
                 self.publish_again.remove(&object.key);
                 self.awaiting.insert(object.key.clone(), Awaiting { object, published });
@@ -311,6 +336,7 @@ impl Drain {
                 self.later.remove(&object.key);
             }
             Ended::Theirs { until_ms } => {
+                tracing::debug!(object = %object.key, until_ms, "claimed by another worker");
                 let wait = u64::try_from(until_ms.saturating_sub(now_ms())).unwrap_or_default();
                 let until = Instant::now() + Duration::from_millis(wait);
                 self.later.insert(object.key, Later { until, pauses: postponed_pauses() });

@@ -4,7 +4,8 @@
 use bytes::Bytes;
 use spillway_proto::limits::SEALED_OBJECT_BYTES_MAX;
 
-use crate::bucket::{Bucket, BucketError, Listed};
+use crate::bucket::{Bucket, Listed};
+use crate::bucket_error::BucketError;
 
 /// Why there are no bytes to judge.
 #[derive(Debug, thiserror::Error)]
@@ -17,6 +18,20 @@ pub enum FetchError {
     Seen,
     #[error(transparent)]
     Bucket(BucketError),
+}
+
+/// Learns which content it is about, where the listing did not say.
+pub async fn identify(bucket: &Bucket, object: &Listed) -> Result<Listed, FetchError> {
+    if !object.etag.is_empty() {
+        return Ok(object.clone());
+    }
+    let head = bucket.head(object.key.as_str()).await.map_err(FetchError::Bucket)?;
+    match head {
+        Some(head) if head.bytes == object.bytes => {
+            Ok(Listed { etag: head.etag, ..object.clone() })
+        }
+        _ => Err(FetchError::Seen),
+    }
 }
 
 /// Reads what was listed.
@@ -32,7 +47,7 @@ pub async fn fetch(bucket: &Bucket, object: &Listed) -> Result<Bytes, FetchError
     if bytes.len() as u64 != object.bytes {
         // Shorter than listed although S3 called it whole: not the object's fault.
         let error = BucketError::CutOff {
-            operation: crate::bucket::Operation::Get,
+            operation: crate::bucket_error::Operation::Get,
             got: bytes.len() as u64,
             expected: object.bytes,
         };

@@ -10,10 +10,11 @@ use spillway_publisher::LogGate;
 use spillway_runtime::tokens::TokenFile;
 use tokio::task::spawn_blocking;
 
-use crate::bucket::{Bucket, BucketError, Listed};
+use crate::bucket::{Bucket, Listed};
+use crate::bucket_error::BucketError;
 use crate::claim::{Claim, Claimant, Claimed, claim};
 use crate::failpoint;
-use crate::fetch::{FetchError, fetch};
+use crate::fetch::{FetchError, fetch, identify};
 use crate::metrics::Metrics;
 use crate::pace::Pace;
 use crate::private_keys::KeyFolder;
@@ -50,7 +51,7 @@ pub struct Errand {
 #[derive(Debug)]
 pub enum Ended {
     /// In Kafka; consumers have to store it before it may go.
-    Awaiting(Published),
+    Awaiting(Listed, Published),
     Quarantined,
     /// Somebody else works on it until then (ms since the Unix epoch).
     Theirs {
@@ -95,7 +96,12 @@ impl Postponed {
 
 /// Takes one object as far as it comes now.
 pub async fn travel(parts: &Parts, errand: &Errand) -> Ended {
-    let object = &errand.object;
+    let object = match identify(&parts.bucket, &errand.object).await {
+        Ok(object) => object,
+        Err(FetchError::Bucket(error)) => return Ended::Postponed(error.into()),
+        Err(_) => return Ended::Seen,
+    };
+    let object = &object;
     let claim = match claim(&parts.bucket, object, &errand.claimant, now_ms()).await {
         Ok(Claimed::Ours(claim)) => claim,
         Ok(Claimed::Theirs { expires_ms, .. }) => return Ended::Theirs { until_ms: expires_ms },
@@ -104,7 +110,7 @@ pub async fn travel(parts: &Parts, errand: &Errand) -> Ended {
     if let Some(places) = claim.published().filter(|_| !errand.publish_again)
         && let Some(published) = Published::remembered(places)
     {
-        return Ended::Awaiting(published);
+        return Ended::Awaiting(object.clone(), published);
     }
     parts.pace.pass(object.bytes).await;
     let bytes = match fetch(&parts.bucket, object).await {
@@ -176,7 +182,7 @@ async fn deliver(
     }
     failpoint::hit("after-claim");
     tracing::debug!(object = %object.key, token = %opened.token_id, batches, "published");
-    Ended::Awaiting(done.published)
+    Ended::Awaiting(object.clone(), done.published)
 }
 
 async fn set_aside(

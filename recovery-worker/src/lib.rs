@@ -6,6 +6,7 @@
 pub mod settings;
 pub mod metrics;
 
+pub mod bucket_error;
 pub mod bucket;
 pub mod discover;
 pub mod gate;

@@ -9,7 +9,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::{Registry, Unit};
 
-use crate::bucket::Operation;
+use crate::bucket_error::Operation;
 
 /// Why, in one stable word.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]

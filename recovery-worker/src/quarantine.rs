@@ -8,7 +8,8 @@ use bytes::Bytes;
 use serde::Serialize;
 use spillway_proto::object_key::ObjectKey;
 
-use crate::bucket::{Bucket, BucketError, Condition, Listed};
+use crate::bucket::{Bucket, Condition, Listed};
+use crate::bucket_error::BucketError;
 use crate::unseal::{FrameFault, Unfit};
 
 /// Where quarantined objects lie; agents can't write there.

@@ -9,14 +9,18 @@
 
 use std::time::{Duration, Instant};
 
-use spillway_proto::object_key::ObjectKey;
+use spillway_proto::object_key::{ObjectKey, SPILL_PREFIX};
 
-use crate::bucket::{Bucket, BucketError, Listed, Operation};
-use crate::claim::claim_key;
+use crate::bucket::{Bucket, Listed};
+use crate::bucket_error::{BucketError, Operation};
+use crate::claim::{CLAIM_PREFIX, claim_key};
 use crate::failpoint;
 use crate::progress::{GroupProgress, Passed};
 use crate::quarantine::QuarantinedCopy;
 use crate::republish::Published;
+
+/// Pages of claims, 1,000 each, that one sweep looks at.
+const SWEPT_PAGES_MAX: usize = 100;
 
 /// That this very content of this object is stored beyond it. Made of the three facts and of
 /// nothing else; [`delete`] takes it.
@@ -76,15 +80,12 @@ pub enum Retired {
     Replaced,
 }
 
-/// Deletes a drained object, then its claim. Proven once is proven for ever, so a failure in
-/// between is mended by doing it again.
+/// Deletes a drained object, then its claim.
 pub async fn delete(bucket: &Bucket, proof: &RetireProof) -> Result<Retired, BucketError> {
     failpoint::hit("before-retire");
     let retired = delete_content(bucket, &proof.key, &proof.etag).await?;
     failpoint::hit("between-object-and-claim");
-    if retired != Retired::Replaced {
-        delete_key(bucket, &claim_key(&proof.key)).await?;
-    }
+    delete_claim(bucket, &proof.key, retired).await;
     Ok(retired)
 }
 
@@ -95,10 +96,39 @@ pub async fn remove_quarantined(
 ) -> Result<Retired, BucketError> {
     let original = copy.into_original();
     let retired = delete_content(bucket, &original.key, &original.etag).await?;
-    if retired != Retired::Replaced {
-        delete_key(bucket, &claim_key(&original.key)).await?;
-    }
+    delete_claim(bucket, &original.key, retired).await;
     Ok(retired)
+}
+
+/// Deletes claims whose object is gone: a crash or a failed request left them. Returns how many.
+pub async fn sweep_claims(bucket: &Bucket) -> Result<u64, BucketError> {
+    let (mut swept, mut after) = (0, None);
+    for _ in 0..SWEPT_PAGES_MAX {
+        let (names, next) = bucket.list_names(CLAIM_PREFIX, after).await?;
+        for name in names {
+            let Some(key) = ObjectKey::parse(&format!("{SPILL_PREFIX}{name}")) else { continue };
+            // A claim is made after its object was seen, so what is gone now does not come back.
+            if bucket.head(key.as_str()).await?.is_none() {
+                delete_key(bucket, &claim_key(&key)).await?;
+                swept += 1;
+            }
+        }
+        after = next;
+        if after.is_none() {
+            break;
+        }
+    }
+    Ok(swept)
+}
+
+/// A claim that stays behind harms nobody; the next sweep takes it.
+async fn delete_claim(bucket: &Bucket, key: &ObjectKey, retired: Retired) {
+    if retired == Retired::Replaced {
+        return;
+    }
+    if let Err(error) = delete_key(bucket, &claim_key(key)).await {
+        tracing::debug!(object = %key, %error, "a claim stays behind");
+    }
 }
 
 async fn delete_content(

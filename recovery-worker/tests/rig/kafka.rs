@@ -1,0 +1,116 @@
+//! Kafka in this process (librdkafka's mock cluster), and a stand-in for the consumers: what it
+//! commits is what they would have stored.
+
+use std::time::Duration;
+
+use rdkafka::ClientConfig;
+use rdkafka::config::FromClientConfig;
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
+use rdkafka::message::{Headers, Message};
+use rdkafka::mocking::MockCluster;
+use rdkafka::producer::DefaultProducerContext;
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
+use spillway_proto::BatchId;
+use spillway_proto::kafka_record::{CONSUMER_GROUP, HEADER_ENVIRONMENT, TOPIC_BACKLOG};
+
+use super::PARTITIONS;
+
+const BROKERS: i32 = 1;
+const ANSWER: Duration = Duration::from_secs(10);
+
+pub struct Kafka {
+    mock: MockCluster<'static, DefaultProducerContext>,
+}
+
+/// One record as the consumer would meet it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stored {
+    pub partition: u16,
+    pub offset: i64,
+    pub id: BatchId,
+    pub environment: String,
+    pub frame: Vec<u8>,
+}
+
+impl Kafka {
+    pub fn start() -> Self {
+        let mock = MockCluster::new(BROKERS).unwrap();
+        mock.create_topic(TOPIC_BACKLOG, i32::from(PARTITIONS), 1).unwrap();
+        Self { mock }
+    }
+
+    pub fn brokers(&self) -> String {
+        self.mock.bootstrap_servers()
+    }
+
+    pub fn down(&self) {
+        self.mock.broker_down(BROKERS).unwrap();
+    }
+
+    pub fn up(&self) {
+        self.mock.broker_up(BROKERS).unwrap();
+    }
+
+    /// The next produce requests are answered with this.
+    pub fn refuse_produce(&self, error: RDKafkaRespErr, times: usize) {
+        self.mock.request_errors(RDKafkaApiKey::Produce, &vec![error; times]);
+    }
+
+    fn consumer(&self) -> BaseConsumer {
+        let mut config = ClientConfig::new();
+        config
+            .set("bootstrap.servers", self.brokers())
+            .set("group.id", CONSUMER_GROUP)
+            .set("enable.auto.commit", "false")
+            .set("enable.partition.eof", "false")
+            .set("auto.offset.reset", "error");
+        BaseConsumer::from_config(&config).unwrap()
+    }
+
+    /// Everything in the backlog topic.
+    pub async fn records(&self) -> Vec<Stored> {
+        let consumer = self.consumer();
+        tokio::task::spawn_blocking(move || read(&consumer)).await.unwrap()
+    }
+
+    /// Commits, as the consumers' group, that everything so far is stored.
+    pub async fn commit_all(&self) {
+        let consumer = self.consumer();
+        let commit = move || {
+            let mut list = TopicPartitionList::new();
+            for partition in 0..i32::from(PARTITIONS) {
+                let (_, end) = consumer.fetch_watermarks(TOPIC_BACKLOG, partition, ANSWER).unwrap();
+                list.add_partition_offset(TOPIC_BACKLOG, partition, Offset::Offset(end)).unwrap();
+            }
+            consumer.commit(&list, CommitMode::Sync).unwrap();
+        };
+        tokio::task::spawn_blocking(commit).await.unwrap();
+    }
+}
+
+fn read(consumer: &BaseConsumer) -> Vec<Stored> {
+    let mut list = TopicPartitionList::new();
+    let mut expected = 0;
+    for partition in 0..i32::from(PARTITIONS) {
+        let (low, end) = consumer.fetch_watermarks(TOPIC_BACKLOG, partition, ANSWER).unwrap();
+        expected += usize::try_from(end - low).unwrap();
+        list.add_partition_offset(TOPIC_BACKLOG, partition, Offset::Offset(low)).unwrap();
+    }
+    consumer.assign(&list).unwrap();
+    let mut stored = Vec::new();
+    while stored.len() < expected {
+        let message = consumer.poll(ANSWER).expect("a record is missing").unwrap();
+        let key: &[u8; 40] = message.key().unwrap().try_into().unwrap();
+        let header = message.headers().unwrap().get(0);
+        assert_eq!(header.key, HEADER_ENVIRONMENT);
+        stored.push(Stored {
+            partition: u16::try_from(message.partition()).unwrap(),
+            offset: message.offset(),
+            id: BatchId::from_bytes(key).unwrap(),
+            environment: String::from_utf8(header.value.unwrap().to_vec()).unwrap(),
+            frame: message.payload().unwrap().to_vec(),
+        });
+    }
+    stored
+}
