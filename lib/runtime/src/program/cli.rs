@@ -60,6 +60,9 @@ impl<T: Settings> Program<T> {
         match (name, inner.subcommand_name()) {
             ("version", _) => return say(&format!("spillway-{} {}", T::PROGRAM, self.version)),
             ("config", Some("sample")) => return say(settings::sample_toml::<T>().trim_end()),
+            ("config", Some("reference")) => {
+                return say(settings::reference_markdown::<T>().trim_end());
+            }
             _ => {}
         }
         let loaded: T = match settings::load(config_path.as_deref()) {
@@ -96,7 +99,8 @@ impl<T: Settings> Program<T> {
             .subcommand_required(true)
             .subcommand(Command::new("check").about("Tells all problems at once; exit code 78"))
             .subcommand(Command::new("show").about("The effective settings, secrets masked"))
-            .subcommand(Command::new("sample").about("Every key with its default and meaning"));
+            .subcommand(Command::new("sample").about("Every key with its default and meaning"))
+            .subcommand(Command::new("reference").about("The same as a page of Markdown"));
         let binary = format!("spillway-{}", T::PROGRAM);
         Command::new(T::PROGRAM)
             .bin_name(binary.clone())
