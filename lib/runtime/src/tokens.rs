@@ -208,8 +208,7 @@ fn is_id(id: &str) -> bool {
 
 /// Whether `name` may name an environment.
 pub fn is_environment(name: &str) -> bool {
-    let plain =
-        |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'_' | b'-' | b'.');
+    let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.');
     !name.is_empty() && name.len() <= ENVIRONMENT_BYTES_MAX && name.bytes().all(plain)
 }
 

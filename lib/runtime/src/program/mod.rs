@@ -67,8 +67,9 @@ where
     Program::<T>::new(version).run(run)
 }
 
-/// Everything after settings are known.
-fn run_to_end<T, F, Fut>(
+/// Runs a program whose settings are known already: for a command line that is not
+/// [`Program`]'s own. Logs, signals, admin page, drain and exit code are the same.
+pub fn run_to_end<T, F, Fut>(
     version: &'static str,
     settings: T,
     config_path: Option<std::path::PathBuf>,

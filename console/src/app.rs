@@ -1,0 +1,136 @@
+//! From the command line to an exit code: settings, the command, its answer on stdout.
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use clap::Parser;
+use spillway_runtime::program::{self, EXIT_CONFIG, EXIT_FAILED, EXIT_USAGE};
+use spillway_runtime::settings;
+
+use crate::answer::{Answer, Verdict};
+use crate::cli::{Cli, Command, Config, Keys, Lag, Output, Reader, Spill, Status, Token, Topics};
+use crate::commands::{
+    check, gaps, keys, lag, ledger, locate, migrate, reader, spill, token, topics,
+};
+use crate::desk::Desk;
+use crate::failure::Failure;
+use crate::settings::ConsoleSettings;
+use crate::status;
+
+/// Runs one invocation.
+pub fn run() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            let printed = error.print();
+            let asked = !error.use_stderr() && printed.is_ok();
+            return ExitCode::from(if asked { 0 } else { EXIT_USAGE });
+        }
+    };
+    if let Command::Config(Config::Sample) = cli.command {
+        return print(settings::sample_toml::<ConsoleSettings>().trim_end());
+    }
+    if let Command::Config(Config::Reference) = cli.command {
+        return print(settings::reference_markdown::<ConsoleSettings>().trim_end());
+    }
+    let loaded: ConsoleSettings = match settings::load(cli.options.config.as_deref()) {
+        Ok(loaded) => loaded,
+        Err(errors) => {
+            eprintln!("{errors}");
+            return ExitCode::from(EXIT_CONFIG);
+        }
+    };
+    let desk = Desk { settings: loaded, options: cli.options };
+    match cli.command {
+        Command::Config(Config::Show) => print(settings::show(&desk.settings).trim_end()),
+        Command::Config(_) => print("the settings are sound"),
+        Command::Status(Status::Serve) => {
+            let (mut settings, path) = (desk.settings, desk.options.config);
+            // A program that runs on its own says more than a command does.
+            if settings.log.level == ConsoleSettings::default().log.level {
+                settings.log.level = "info".to_owned();
+            }
+            program::run_to_end(env!("CARGO_PKG_VERSION"), settings, path, status::serve::run)
+        }
+        command => run_command(&desk, command),
+    }
+}
+
+fn run_command(desk: &Desk, command: Command) -> ExitCode {
+    if let Err(error) = spillway_runtime::logging::start(&desk.settings.log) {
+        eprintln!("spillway: {error}");
+        return ExitCode::from(EXIT_CONFIG);
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = match runtime {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("spillway: the async runtime cannot start: {error}");
+            return ExitCode::from(EXIT_FAILED);
+        }
+    };
+    let result = runtime.block_on(dispatch(desk, command));
+    // A client that still waits for a silent server must not hold the prompt.
+    runtime.shutdown_background();
+    match result {
+        Ok(answer) => show(desk, &answer),
+        Err(failure) => fail(desk, &failure),
+    }
+}
+
+async fn dispatch(desk: &Desk, command: Command) -> Result<Answer, Failure> {
+    match command {
+        Command::Topics(Topics::Create(options)) => topics::create(desk, &options).await,
+        Command::Topics(Topics::Check) => topics::check(desk).await,
+        Command::Migrate => migrate::run(desk).await,
+        Command::Token(Token::Create(options)) => token::create(desk, &options),
+        Command::Token(Token::Revoke { id }) => token::revoke(desk, &id),
+        Command::Token(Token::Ls) => token::ls(desk),
+        Command::Keys(Keys::Create) => keys::create(desk),
+        Command::Keys(Keys::Ls) => keys::ls(desk),
+        Command::Reader(Reader::Create(options)) => reader::create(desk, &options).await,
+        Command::Reader(Reader::Revoke { name }) => reader::revoke(desk, &name).await,
+        Command::Reader(Reader::Ls) => reader::ls(desk).await,
+        Command::Where { environment } => locate::run(desk, &environment),
+        Command::Lag(options @ Lag { watch: false, .. }) => lag::look(desk, &options).await,
+        Command::Lag(options) => lag::watch(desk, &options).await,
+        Command::Gaps(filter) => gaps::run(desk, &filter).await,
+        Command::Ledger(filter) => ledger::run(desk, &filter).await,
+        Command::Spill(Spill::Ls { limit }) => spill::ls(desk, limit).await,
+        Command::Spill(Spill::Show { key }) => spill::show(desk, &key).await,
+        Command::Check(options) => check::run(desk, &options).await,
+        Command::Status(_) => status::show(desk).await,
+        Command::Config(_) => Ok(Answer::default()),
+    }
+}
+
+/// Prints an answer to stdout; the exit code is its verdict.
+pub fn show(desk: &Desk, answer: &Answer) -> ExitCode {
+    let text = match desk.options.output {
+        Output::Table => answer.to_text(),
+        Output::Json => format!("{:#}\n", answer.to_json()),
+    };
+    match print(text.trim_end_matches('\n')) {
+        ExitCode::SUCCESS => ExitCode::from(answer.verdict.exit_code()),
+        failed => failed,
+    }
+}
+
+fn fail(desk: &Desk, failure: &Failure) -> ExitCode {
+    let sentence = failure.sentence();
+    eprintln!("spillway: {sentence}");
+    if desk.options.output == Output::Json {
+        let verdict = Verdict::Critical.as_str();
+        print(&format!("{:#}", serde_json::json!({ "verdict": verdict, "error": sentence })));
+    }
+    ExitCode::from(failure.exit_code)
+}
+
+/// A closed pipe (`… | head`) is no error of ours.
+fn print(text: &str) -> ExitCode {
+    match writeln!(std::io::stdout(), "{text}") {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Err(_) => ExitCode::from(EXIT_FAILED),
+    }
+}

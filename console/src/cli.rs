@@ -1,0 +1,252 @@
+//! The command line: what can be asked for, and with which words.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use spillway_runtime::settings::Dur;
+
+/// Operates Spillway: topics, schema, tokens, readers; lag, gaps, ledger, spill; an end-to-end
+/// check; the status page.
+#[derive(Debug, Parser)]
+#[command(name = "spillway", version, after_help = EXAMPLES)]
+pub struct Cli {
+    #[command(flatten)]
+    pub options: Options,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+const EXAMPLES: &str = "Examples:
+  spillway --config spillway.toml check
+  spillway --config spillway.toml topics create --replication-factor 3
+  spillway --config spillway.toml token create --environment acme --yes
+  spillway --config spillway.toml lag --watch
+  spillway --config spillway.toml --output json gaps --environment acme
+
+Exit codes: 0 ok, 1 warning, 2 critical or failed, 64 wrong command line, 78 wrong settings.
+What changes anything prints its plan first and asks; --yes answers, --dry-run only plans.";
+
+/// Options that go with every command.
+#[derive(Debug, Clone, Args)]
+pub struct Options {
+    /// Settings (TOML); SPILLWAY__SECTION__KEY in the environment overrides them.
+    #[arg(long, global = true, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// How to print the answer.
+    #[arg(long, global = true, value_enum, default_value = "table")]
+    pub output: Output,
+    /// Print what would be changed, and change nothing.
+    #[arg(long, global = true)]
+    pub dry_run: bool,
+    /// Change it without asking.
+    #[arg(long, global = true)]
+    pub yes: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    Table,
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Kafka's topics.
+    #[command(subcommand)]
+    Topics(Topics),
+    /// Bring each shard's schema to what this build's programs expect.
+    Migrate,
+    /// Who may send.
+    #[command(subcommand)]
+    Token(Token),
+    /// The recovery worker's keys.
+    #[command(subcommand)]
+    Keys(Keys),
+    /// MySQL users for dashboards.
+    #[command(subcommand)]
+    Reader(Reader),
+    /// On which shard an environment lives.
+    Where {
+        /// The environment's name.
+        environment: String,
+    },
+    /// How far the consumer is behind, in seconds and records.
+    Lag(Lag),
+    /// What did not arrive, by name.
+    Gaps(Filter),
+    /// What arrived, per agent and epoch.
+    Ledger(Filter),
+    /// What is parked in S3.
+    #[command(subcommand)]
+    Spill(Spill),
+    /// Is everything there, and does a batch come through both ways?
+    Check(Check),
+    /// The status page.
+    #[command(subcommand)]
+    Status(Status),
+    /// Check or show the console's own settings.
+    #[command(subcommand)]
+    Config(Config),
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Topics {
+    /// Create missing topics and give each new partition its position in MySQL.
+    Create(CreateTopics),
+    /// Are topics, their settings and the positions as they must be?
+    Check,
+}
+
+#[derive(Debug, Args)]
+pub struct CreateTopics {
+    /// Copies of each partition; default 3, or as many as there are brokers.
+    #[arg(long)]
+    pub replication_factor: Option<i32>,
+    /// Copies that must have a record before it counts as stored; default one less than there are.
+    #[arg(long)]
+    pub min_insync: Option<i32>,
+    /// Topics that hold records already but have no position: start at their first record.
+    #[arg(long)]
+    pub from_beginning: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Token {
+    /// Make a token; its secret is shown once.
+    Create(CreateToken),
+    /// Make a token worthless from now on. Its row stays, for what was sent before.
+    Revoke {
+        /// The token's id, the part after `spw_`.
+        id: String,
+    },
+    /// List tokens, without secrets.
+    Ls,
+}
+
+#[derive(Debug, Args)]
+pub struct CreateToken {
+    /// The environment that its sender's data belongs to.
+    #[arg(long)]
+    pub environment: String,
+    /// The token's id; random unless told.
+    #[arg(long)]
+    pub id: Option<String>,
+    /// How long it is good for, like 90d; for ever unless told.
+    #[arg(long)]
+    pub expires_in: Option<Dur>,
+    /// The most points per second it may send.
+    #[arg(long)]
+    pub points_per_second: Option<u64>,
+    /// The most requests per second it may send.
+    #[arg(long)]
+    pub requests_per_second: Option<u64>,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Keys {
+    /// Make a key pair: agents seal to the public half, the recovery worker opens.
+    Create,
+    /// List the keys in keys_dir, without the private halves.
+    Ls,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Reader {
+    /// Make a MySQL user that sees one environment, or all; its password is shown once.
+    Create(CreateReader),
+    /// Drop a reader.
+    Revoke {
+        /// The MySQL user's name.
+        name: String,
+    },
+    /// List readers.
+    Ls,
+}
+
+#[derive(Debug, Args)]
+#[group(id = "sees", required = true, multiple = false)]
+pub struct CreateReader {
+    /// The one environment it sees.
+    #[arg(long, group = "sees")]
+    pub environment: Option<String>,
+    /// It sees all environments.
+    #[arg(long, group = "sees")]
+    pub all: bool,
+    /// The MySQL user's name; made from the environment unless told.
+    #[arg(long)]
+    pub name: Option<String>,
+    /// Connections it may have at once.
+    #[arg(long, default_value_t = 10)]
+    pub connections: u32,
+    /// The keeper ends its statements after this.
+    #[arg(long, default_value = "60s")]
+    pub statement_limit: Dur,
+}
+
+#[derive(Debug, Args)]
+pub struct Lag {
+    /// Look again every two seconds until interrupted.
+    #[arg(long)]
+    pub watch: bool,
+    /// Every partition, not only the shards' sums and the partitions that are behind.
+    #[arg(long)]
+    pub partitions: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct Filter {
+    /// Only this environment.
+    #[arg(long)]
+    pub environment: Option<String>,
+    /// Only this host.
+    #[arg(long)]
+    pub host: Option<String>,
+    /// Rows at most.
+    #[arg(long, default_value_t = 200)]
+    pub limit: u32,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Spill {
+    /// List parked objects, oldest first.
+    Ls {
+        /// Rows at most; the sums count all.
+        #[arg(long, default_value_t = 50)]
+        limit: usize,
+    },
+    /// One object's clear header; its batches too if keys_dir has its key.
+    Show {
+        /// `spill/…` or only the 32 digits.
+        key: String,
+    },
+}
+
+#[derive(Debug, Args)]
+pub struct Check {
+    /// How long the canary may take on each way until it is readable in MySQL.
+    #[arg(long, default_value = "60s")]
+    pub within: Dur,
+    /// Look only; send nothing.
+    #[arg(long)]
+    pub no_canary: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Status {
+    /// Serve the page until told to stop.
+    Serve,
+    /// Print once what the page would say.
+    Show,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Config {
+    /// Tell all problems at once; exit code 78.
+    Check,
+    /// The effective settings, secrets masked.
+    Show,
+    /// Every key with its default and meaning.
+    Sample,
+    /// The same as a page of Markdown.
+    Reference,
+}

@@ -1,0 +1,64 @@
+//! `spillway ledger`: what arrived, per agent and epoch; nothing missing is an answer too.
+
+use serde_json::Value as Json;
+use sqlx::Row;
+use sqlx::mysql::MySqlRow;
+
+use super::views::{Question, ask_all};
+use crate::answer::{Answer, Verdict};
+use crate::cli::Filter;
+use crate::desk::Desk;
+use crate::failure::Failure;
+
+const COLUMNS: [&str; 10] = [
+    "environment",
+    "host",
+    "agent_id",
+    "epoch",
+    "highest_seq",
+    "applied_batches",
+    "applied_points",
+    "duplicate_batches",
+    "declared_batches",
+    "missing_batches",
+];
+
+const MISSING: usize = 9;
+
+pub async fn run(desk: &Desk, filter: &Filter) -> Result<Answer, Failure> {
+    let map = desk.shards()?;
+    let shards = desk.shards_of(&map, filter.environment.as_deref());
+    let question = Question::new(
+        "SELECT environment, host, agent_id, epoch, highest_seq, applied_batches, applied_points,
+         duplicate_batches, declared_batches, missing_batches FROM spillway.ledger_totals",
+        &[("environment", filter.environment.as_deref()), ("host", filter.host.as_deref())],
+        &format!(" ORDER BY environment, host, epoch DESC LIMIT {}", filter.limit),
+    );
+    let mut answer = Answer::default();
+    let rows = ask_all(desk, shards, &question, row, &mut answer).await;
+    let missing = |row: &Vec<Json>| row.get(MISSING).and_then(Json::as_i64).unwrap_or(0);
+    let total: i64 = rows.iter().map(missing).sum();
+    answer.fact("missing_batches", total);
+    if total > 0 {
+        answer.trouble(Verdict::Warning, "`spillway gaps` names what is missing, and its state");
+    }
+    answer.section("epochs", &COLUMNS).rows = rows;
+    Ok(answer)
+}
+
+fn row(_: &str, row: &MySqlRow) -> Result<Vec<Json>, sqlx::Error> {
+    let text = |i: usize| row.try_get::<String, _>(i).map(Json::from);
+    let number = |i: usize| row.try_get::<u64, _>(i).map(Json::from);
+    Ok(vec![
+        text(0)?,
+        text(1)?,
+        text(2)?,
+        text(3)?,
+        number(4)?,
+        number(5)?,
+        number(6)?,
+        number(7)?,
+        number(8)?,
+        row.try_get::<i64, _>(MISSING)?.into(),
+    ])
+}

@@ -1,0 +1,18 @@
+//! One file per command; each ends in an `Answer` or one clear sentence.
+
+pub mod topics;
+pub mod positions;
+pub mod migrate;
+
+pub mod keys;
+pub mod token;
+pub mod reader;
+pub mod locate;
+
+pub mod views;
+pub mod lag;
+pub mod gaps;
+pub mod ledger;
+pub mod spill;
+
+pub mod check;

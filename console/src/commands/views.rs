@@ -1,0 +1,118 @@
+//! Rows from the views of several shards, as tables show them.
+//!
+//! The views are empty to a user without a row in `readers`, which would read like "all is well":
+//! so that is asked first. A shard that is down is told, and does not hide the others.
+
+use serde_json::Value as Json;
+use spillway_runtime::program::chain;
+use spillway_runtime::shards::Shard;
+use sqlx::mysql::MySqlRow;
+
+use crate::answer::{Answer, Verdict};
+use crate::desk::Desk;
+use crate::reach::mysql::{MysqlFault, Server};
+
+/// Why a shard's views were not read.
+#[derive(Debug, thiserror::Error)]
+pub enum ViewFault {
+    #[error(transparent)]
+    Server(#[from] MysqlFault),
+    #[error(
+        "shard {0}: this MySQL user sees nothing through the views; run `spillway migrate`, which \
+         grants it to the operators' user, or log in as a reader of all environments"
+    )]
+    Blind(String),
+}
+
+/// One question to a view: SQL with `?` for each of `values`.
+#[derive(Debug, Clone)]
+pub struct Question {
+    pub sql: String,
+    pub values: Vec<String>,
+}
+
+impl Question {
+    /// `SELECT … FROM view` with a condition per filter that is set.
+    pub fn new(select: &str, filters: &[(&str, Option<&str>)], tail: &str) -> Self {
+        let mut sql = select.to_owned();
+        let mut values = Vec::new();
+        for (column, value) in filters {
+            if let Some(value) = value {
+                sql.push_str(if values.is_empty() { " WHERE " } else { " AND " });
+                sql.push_str(&format!("{column} = ?"));
+                values.push((*value).to_owned());
+            }
+        }
+        sql.push_str(tail);
+        Self { sql, values }
+    }
+}
+
+/// Asks every shard; what one of them can't answer becomes a note.
+pub async fn ask_all(
+    desk: &Desk,
+    shards: Vec<&Shard>,
+    question: &Question,
+    row: impl Fn(&str, &MySqlRow) -> Result<Vec<Json>, sqlx::Error>,
+    answer: &mut Answer,
+) -> Vec<Vec<Json>> {
+    let mut all = Vec::new();
+    for shard in shards {
+        match ask(desk, shard, question, &row).await {
+            Ok(mut rows) => all.append(&mut rows),
+            Err(fault) => {
+                answer.trouble(Verdict::Critical, chain(&fault));
+            }
+        }
+    }
+    all
+}
+
+async fn ask(
+    desk: &Desk,
+    shard: &Shard,
+    question: &Question,
+    row: impl Fn(&str, &MySqlRow) -> Result<Vec<Json>, sqlx::Error>,
+) -> Result<Vec<Vec<Json>>, ViewFault> {
+    let mut server = Server::connect(&desk.settings, shard).await?;
+    if !sees_all(&mut server).await? {
+        return Err(ViewFault::Blind(shard.name.clone()));
+    }
+    let rows = server.ask(async |conn| {
+        let mut query = sqlx::query(&question.sql);
+        for value in &question.values {
+            query = query.bind(value);
+        }
+        let rows = query.fetch_all(conn).await?;
+        rows.iter().map(|found| row(&shard.name, found)).collect()
+    });
+    Ok(rows.await?)
+}
+
+/// Whether the views show this user anything.
+pub async fn sees_all(server: &mut Server) -> Result<bool, MysqlFault> {
+    server
+        .ask(async |conn| {
+            let sql = "SELECT COUNT(*) FROM spillway_store.readers
+                       WHERE name = SUBSTRING_INDEX(USER(), '@', 1) AND environment IS NULL";
+            let found: i64 = sqlx::query_scalar(sql).fetch_one(conn).await?;
+            Ok(found > 0)
+        })
+        .await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_filters_that_are_set_become_conditions() {
+        let question = Question::new(
+            "SELECT a FROM v",
+            &[("environment", Some("acme")), ("host", None), ("kind", Some("x"))],
+            " LIMIT 5",
+        );
+        assert_eq!(question.sql, "SELECT a FROM v WHERE environment = ? AND kind = ? LIMIT 5");
+        assert_eq!(question.values, ["acme", "x"]);
+    }
+}

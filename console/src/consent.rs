@@ -1,0 +1,188 @@
+//! Nothing is changed unasked: a change prints its plan, gets a yes (or a typed name, or `--yes`),
+//! and stands in the journal before it happens.
+
+use std::io::{BufRead, IsTerminal, Write};
+use std::path::{Path, PathBuf};
+
+use jiff::Timestamp;
+use serde::Serialize;
+
+use crate::cli::Options;
+
+/// What is about to be changed.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// The command, as in `topics create`; also what has to be typed.
+    pub action: &'static str,
+    /// One sentence each.
+    pub steps: Vec<String>,
+}
+
+/// What became of the question.
+#[derive(Debug)]
+pub enum Consent {
+    /// Go on; tell the entry how it ended.
+    Given(Entry),
+    /// `--dry-run`, or nothing to do: change nothing.
+    Nothing(&'static str),
+}
+
+/// Why nothing is changed.
+#[derive(Debug, thiserror::Error)]
+pub enum ConsentError {
+    #[error("{action} changes things: pass --yes, or run it on a terminal to be asked")]
+    NobodyToAsk { action: &'static str },
+    #[error("not confirmed; nothing was changed")]
+    Declined,
+    #[error(
+        "the journal {} can't be written ({cause}), and nothing is changed without it: set \
+         journal_file in spillway.toml", path.display()
+    )]
+    Journal { path: PathBuf, cause: std::io::Error },
+}
+
+/// Shows the plan on stderr, asks, and writes the journal.
+pub fn ask(options: &Options, journal: &Path, plan: &Plan) -> Result<Consent, ConsentError> {
+    if plan.steps.is_empty() {
+        return Ok(Consent::Nothing("there is nothing to do"));
+    }
+    eprintln!("{} will:", plan.action);
+    for step in &plan.steps {
+        eprintln!("  - {step}");
+    }
+    if options.dry_run {
+        return Ok(Consent::Nothing("dry run: nothing was changed"));
+    }
+    if !options.yes {
+        confirm(plan.action)?;
+    }
+    let entry = Entry { journal: journal.to_owned(), action: plan.action };
+    entry.write("begins", Some(&plan.steps), None)?;
+    Ok(Consent::Given(entry))
+}
+
+fn confirm(action: &'static str) -> Result<(), ConsentError> {
+    if !std::io::stdin().is_terminal() {
+        return Err(ConsentError::NobodyToAsk { action });
+    }
+    eprint!("Type `{action}` to go on: ");
+    let flushed = std::io::stderr().flush();
+    let mut line = String::new();
+    let read = flushed.and_then(|()| std::io::stdin().lock().read_line(&mut line));
+    match read {
+        Ok(_) if line.trim() == action => Ok(()),
+        _ => Err(ConsentError::Declined),
+    }
+}
+
+/// A change that is under way, in the journal.
+#[derive(Debug)]
+#[must_use = "the journal should say how it ended"]
+pub struct Entry {
+    journal: PathBuf,
+    action: &'static str,
+}
+
+#[derive(Serialize)]
+struct Line<'a> {
+    at: Timestamp,
+    by: String,
+    action: &'a str,
+    state: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    steps: Option<&'a [String]>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<&'a str>,
+}
+
+impl Entry {
+    /// Notes how it ended, and hands the result on.
+    pub fn end<T, E: Into<crate::failure::Failure>>(
+        self,
+        result: Result<T, E>,
+    ) -> Result<T, crate::failure::Failure> {
+        let result = result.map_err(Into::into);
+        let error = result.as_ref().err().map(crate::failure::Failure::sentence);
+        let state = if error.is_some() { "failed" } else { "done" };
+        if let Err(unwritten) = self.write(state, None, error.as_deref()) {
+            eprintln!("warning: {unwritten}");
+        }
+        result
+    }
+
+    fn write(
+        &self,
+        state: &str,
+        steps: Option<&[String]>,
+        error: Option<&str>,
+    ) -> Result<(), ConsentError> {
+        let by = who();
+        let line = Line { at: Timestamp::now(), by, action: self.action, state, steps, error };
+        let unwritable = |cause| ConsentError::Journal { path: self.journal.clone(), cause };
+        append(&self.journal, &line).map_err(unwritable)
+    }
+}
+
+fn append(path: &Path, line: &Line<'_>) -> std::io::Result<()> {
+    if let Some(dir) = path.parent() {
+        std::fs::create_dir_all(dir)?;
+    }
+    let mut text = serde_json::to_vec(line)?;
+    text.push(b'\n');
+    let mut file = std::fs::File::options().create(true).append(true).open(path)?;
+    file.write_all(&text)?;
+    file.sync_data()
+}
+
+/// The person's login where the system tells it, for the journal's reader.
+fn who() -> String {
+    let uid = std::fs::read_to_string("/proc/self/loginuid").unwrap_or_default();
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    format!("uid {}@{}", uid.trim(), name.trim())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::Output;
+
+    fn options(yes: bool, dry_run: bool) -> Options {
+        Options { config: None, output: Output::Table, dry_run, yes }
+    }
+
+    fn plan() -> Plan {
+        Plan { action: "topics create", steps: vec!["create spillway.live".to_owned()] }
+    }
+
+    #[test]
+    fn a_change_stands_in_the_journal_before_and_after_it_happens() {
+        let dir = tempfile::tempdir().unwrap();
+        let journal = dir.path().join("deep/journal.jsonl");
+        let Consent::Given(entry) = ask(&options(true, false), &journal, &plan()).unwrap() else {
+            panic!("--yes is a yes");
+        };
+        let lines = || std::fs::read_to_string(&journal).unwrap();
+        assert!(lines().contains("\"state\":\"begins\"") && lines().contains("spillway.live"));
+        let failed = entry.end::<(), _>(Err(crate::failure::UsageError("no".to_owned())));
+        assert!(failed.is_err());
+        let last: serde_json::Value =
+            serde_json::from_str(lines().lines().last().unwrap()).unwrap();
+        assert_eq!((&last["state"], &last["error"]), (&"failed".into(), &"no".into()));
+    }
+
+    #[test]
+    fn a_dry_run_and_an_empty_plan_change_nothing_and_need_no_journal() {
+        let nowhere = Path::new("/proc/nowhere/journal");
+        let dry = ask(&options(true, true), nowhere, &plan()).unwrap();
+        assert!(matches!(dry, Consent::Nothing(text) if text.starts_with("dry run")));
+        let empty = Plan { action: "migrate", steps: Vec::new() };
+        assert!(matches!(ask(&options(false, false), nowhere, &empty), Ok(Consent::Nothing(_))));
+    }
+
+    #[test]
+    fn without_a_journal_nothing_is_changed() {
+        let error = ask(&options(true, false), Path::new("/proc/nowhere/j"), &plan()).unwrap_err();
+        assert!(matches!(error, ConsentError::Journal { .. }));
+        assert!(error.to_string().contains("set journal_file"));
+    }
+}

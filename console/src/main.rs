@@ -1,0 +1,7 @@
+//! `spillway`: the operators' command line.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    spillway_console::app::run()
+}

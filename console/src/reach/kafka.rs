@@ -1,0 +1,222 @@
+//! Kafka, asked as an administrator. The client's calls block, and so does dropping it, so each
+//! look is one visit to a blocking thread with one deadline for all of it.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::KafkaError;
+use rdkafka::message::Message;
+use rdkafka::types::RDKafkaErrorCode;
+use rdkafka::{ClientConfig, Offset, TopicPartitionList};
+use spillway_proto::kafka_record::{Lane, TOPIC_DEAD_LETTERS};
+use spillway_proto::limits::KAFKA_MESSAGE_BYTES_MAX;
+use spillway_publisher::KafkaSettings;
+use spillway_runtime::settings::SecretFileError;
+
+/// All of Spillway's topics.
+pub const TOPICS: [&str; 3] = ["spillway.live", "spillway.backlog", TOPIC_DEAD_LETTERS];
+
+/// Why Kafka could not be looked at or changed.
+#[derive(Debug, thiserror::Error)]
+pub enum KafkaFault {
+    #[error("Kafka at {brokers} does not answer ({cause}); is it up, and is kafka.brokers right?")]
+    Unreachable { brokers: String, cause: KafkaError },
+    #[error("Kafka's partition {partition} of {topic} does not answer: {cause}")]
+    Partition { topic: String, partition: u16, cause: KafkaError },
+    #[error("topic {topic} was not created: {}", why(.code))]
+    NotCreated { topic: String, code: RDKafkaErrorCode },
+    #[error("Kafka did not create the topics: {0}")]
+    Refused(KafkaError),
+    #[error("the Kafka client can't be made from these settings: {0}")]
+    Client(KafkaError),
+    #[error(transparent)]
+    Secret(#[from] SecretFileError),
+    #[error("the look at Kafka was ended: {0}")]
+    Ended(#[from] tokio::task::JoinError),
+}
+
+fn why(code: &RDKafkaErrorCode) -> String {
+    match code {
+        RDKafkaErrorCode::InvalidReplicationFactor => {
+            "there are fewer brokers than copies; pass a smaller --replication-factor".to_owned()
+        }
+        RDKafkaErrorCode::TopicAuthorizationFailed
+        | RDKafkaErrorCode::ClusterAuthorizationFailed => {
+            "this Kafka user may not create topics".to_owned()
+        }
+        other => other.to_string(),
+    }
+}
+
+/// What there is.
+#[derive(Debug, Clone)]
+pub struct Cluster {
+    pub id: String,
+    pub brokers: usize,
+    /// Partitions of those of our topics that exist.
+    pub partitions: BTreeMap<&'static str, usize>,
+}
+
+/// The first and the next offset of a partition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Ends {
+    pub low: i64,
+    pub high: i64,
+}
+
+/// The ends of both lanes' partitions.
+pub type AllEnds = BTreeMap<(Lane, u16), Ends>;
+
+/// A way to Kafka.
+#[derive(Debug, Clone)]
+pub struct Kafka {
+    config: ClientConfig,
+    brokers: String,
+    deadline: Duration,
+}
+
+impl Kafka {
+    pub fn new(settings: &KafkaSettings, deadline: Duration) -> Result<Self, SecretFileError> {
+        let mut config = settings.client_config()?;
+        // A command says itself what went wrong; the client's own lines would hide it.
+        config.set("log_level", "0").set_log_level(RDKafkaLogLevel::Emerg);
+        config.set("enable.auto.commit", "false").set("group.id", "spillway-console");
+        Ok(Self { config, brokers: settings.brokers.join(","), deadline })
+    }
+
+    fn unreachable(&self, cause: KafkaError) -> KafkaFault {
+        KafkaFault::Unreachable { brokers: self.brokers.clone(), cause }
+    }
+
+    async fn visit<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Self) -> Result<T, KafkaFault> + Send + 'static,
+    ) -> Result<T, KafkaFault> {
+        let own = self.clone();
+        tokio::task::spawn_blocking(move || work(&own)).await?
+    }
+
+    fn consumer(&self) -> Result<BaseConsumer, KafkaFault> {
+        self.config.create().map_err(KafkaFault::Client)
+    }
+
+    /// Who is there and which of our topics exist.
+    pub async fn look(&self) -> Result<Cluster, KafkaFault> {
+        self.visit(|own| {
+            let consumer = own.consumer()?;
+            let metadata = consumer.fetch_metadata(None, own.deadline);
+            let metadata = metadata.map_err(|cause| own.unreachable(cause))?;
+            let id = consumer.client().fetch_cluster_id(own.deadline).unwrap_or_default();
+            let count = |topic: &'static str| {
+                let found = metadata.topics().iter().find(|found| found.name() == topic)?;
+                let count = found.partitions().len();
+                (found.error().is_none() && count > 0).then_some((topic, count))
+            };
+            let partitions = TOPICS.into_iter().filter_map(count).collect();
+            Ok(Cluster { id, brokers: metadata.brokers().len(), partitions })
+        })
+        .await
+    }
+
+    /// The ends of partitions `0..partitions` of these lanes.
+    pub async fn ends(&self, lanes: Vec<Lane>, partitions: u16) -> Result<AllEnds, KafkaFault> {
+        self.visit(move |own| {
+            let until = Instant::now() + own.deadline;
+            let consumer = own.consumer()?;
+            let mut all = AllEnds::new();
+            for lane in lanes {
+                for partition in 0..partitions {
+                    let left = until.saturating_duration_since(Instant::now());
+                    let ends = consumer.fetch_watermarks(lane.topic(), partition.into(), left);
+                    let (low, high) = ends.map_err(|cause| {
+                        let topic = lane.topic().to_owned();
+                        KafkaFault::Partition { topic, partition, cause }
+                    })?;
+                    all.insert((lane, partition), Ends { low, high });
+                }
+            }
+            Ok(all)
+        })
+        .await
+    }
+
+    /// When the records at these offsets were appended, in ms since the Unix epoch; what does not
+    /// come within the deadline is left out.
+    pub async fn append_times(
+        &self,
+        places: Vec<(Lane, u16, i64)>,
+    ) -> Result<BTreeMap<(Lane, u16), i64>, KafkaFault> {
+        self.visit(move |own| {
+            let until = Instant::now() + own.deadline;
+            let consumer = own.consumer()?;
+            let mut wanted = TopicPartitionList::new();
+            for (lane, partition, offset) in &places {
+                let place = (*partition).into();
+                wanted
+                    .add_partition_offset(lane.topic(), place, Offset::Offset(*offset))
+                    .map_err(KafkaFault::Client)?;
+            }
+            consumer.assign(&wanted).map_err(KafkaFault::Client)?;
+            let mut times = BTreeMap::new();
+            while times.len() < places.len() {
+                let left = until.saturating_duration_since(Instant::now());
+                let Some(Ok(message)) = consumer.poll(left) else { break };
+                let lane = Lane::of_topic(message.topic());
+                let partition = u16::try_from(message.partition()).ok();
+                if let (Some(place), Some(at)) =
+                    (lane.zip(partition), message.timestamp().to_millis())
+                {
+                    times.entry(place).or_insert(at);
+                }
+            }
+            Ok(times)
+        })
+        .await
+    }
+
+    /// Creates `topics`, so that nothing in them expires and each record bears its append's time.
+    pub async fn create(&self, topics: Vec<&'static str>, shape: Shape) -> Result<(), KafkaFault> {
+        let runtime = tokio::runtime::Handle::current();
+        self.visit(move |own| {
+            let admin: AdminClient<DefaultClientContext> =
+                own.config.create().map_err(KafkaFault::Client)?;
+            let min_insync = shape.min_insync.to_string();
+            let bytes = KAFKA_MESSAGE_BYTES_MAX.to_string();
+            let new = |topic: &&'static str| {
+                NewTopic::new(topic, shape.partitions.into(), TopicReplication::Fixed(shape.copies))
+                    .set("message.timestamp.type", "LogAppendTime")
+                    .set("retention.ms", "-1")
+                    .set("retention.bytes", "-1")
+                    .set("cleanup.policy", "delete")
+                    .set("max.message.bytes", &bytes)
+                    .set("min.insync.replicas", &min_insync)
+            };
+            let new: Vec<_> = topics.iter().map(new).collect();
+            let options = AdminOptions::new()
+                .request_timeout(Some(own.deadline))
+                .operation_timeout(Some(own.deadline));
+            let created = runtime.block_on(admin.create_topics(&new, &options));
+            for created in created.map_err(KafkaFault::Refused)? {
+                if let Err((topic, code)) = created
+                    && code != RDKafkaErrorCode::TopicAlreadyExists
+                {
+                    return Err(KafkaFault::NotCreated { topic, code });
+                }
+            }
+            Ok(())
+        })
+        .await
+    }
+}
+
+/// How new topics are cut and copied.
+#[derive(Debug, Clone, Copy)]
+pub struct Shape {
+    pub partitions: u16,
+    pub copies: i32,
+    pub min_insync: i32,
+}

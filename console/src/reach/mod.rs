@@ -1,0 +1,5 @@
+//! The outside, each part with a deadline and with errors that say what to do.
+
+pub mod http;
+pub mod kafka;
+pub mod mysql;
