@@ -2,6 +2,7 @@
 
 mod server;
 
+mod deploy;
 mod migrations;
 mod round_trip;
 mod views;

@@ -103,7 +103,8 @@ async fn a_filter_on_window_ts_or_on_ts_of_metrics_10s_reads_its_partitions_only
     let hour = number(&mut server.conn, "SELECT UNIX_TIMESTAMP() DIV 3600 * 3600").await;
     for sql in [
         format!(
-            "SELECT value FROM spillway.metrics WHERE window_ts >= {hour} - 3600 AND window_ts < {hour}"
+            "SELECT value FROM spillway.metrics
+             WHERE window_ts >= {hour} - 3600 AND window_ts < {hour}"
         ),
         format!("SELECT `avg` FROM spillway.metrics_10s WHERE ts >= {hour} - 3600 AND ts < {hour}"),
         format!(

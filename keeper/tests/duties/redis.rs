@@ -87,3 +87,20 @@ async fn a_hash_of_many_pages_is_folded_whole() {
     let right = "SELECT COUNT(*) FROM spillway_store.series WHERE last_seen_ts = 5000 + series_id";
     assert_eq!(world.number(right).await, 20_000);
 }
+
+#[tokio::test]
+async fn a_redis_that_is_away_is_an_error_in_time_and_loses_nothing() {
+    let mut world = World::new().await;
+    let mut redis = connect(&world).await;
+    rows(&world).await;
+    redis.hset::<_, _, _, ()>(HOSTS, "7", "700").await.unwrap();
+    let there = world.settings.redis.url.replace("redis://127.0.0.2:1".to_owned());
+    let mut away =
+        LastSeen::new(world.shard.clone(), &world.settings.redis, &world.metrics).unwrap();
+    let folded = tokio::time::timeout(std::time::Duration::from_secs(20), away.fold()).await;
+    assert!(folded.expect("an answer in time").is_err());
+    world.settings.redis.url = there;
+    let mut back =
+        LastSeen::new(world.shard.clone(), &world.settings.redis, &world.metrics).unwrap();
+    assert_eq!(back.fold().await.unwrap(), 1);
+}

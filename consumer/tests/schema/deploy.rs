@@ -1,0 +1,75 @@
+//! deploy/mysql as it is shipped: the configuration is one the server takes, and each program's
+//! user may do what the program does and not more.
+
+use std::process::Command;
+
+use spillway_consumer::migrations::{migrate, pending};
+use spillway_testkit::Progress;
+use spillway_testkit::artifacts::{Artifacts, cache_dir};
+
+use crate::server::{Server, number, options_now, run};
+
+const USERS_SQL: &str = include_str!("../../../deploy/mysql/users.sql");
+const MY_CNF: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/mysql/my.cnf");
+const USERS: [&str; 4] =
+    ["spillway_migrate", "spillway_consumer", "spillway_keeper", "spillway_console"];
+
+#[test]
+fn the_shipped_configuration_is_valid() {
+    let artifacts = Artifacts::fetch(&cache_dir(), &Progress::silent()).expect("a MySQL server");
+    let data = tempfile::tempdir().unwrap();
+    let output = Command::new(artifacts.mysql_base.join("bin/mysqld"))
+        .arg(format!("--defaults-file={MY_CNF}"))
+        .arg(format!("--basedir={}", artifacts.mysql_base.display()))
+        .arg(format!("--datadir={}", data.path().display()))
+        .args(["--user=root", "--validate-config"])
+        .output()
+        .expect("mysqld starts");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && !said.contains("[ERROR]"), "{said}");
+}
+
+#[tokio::test]
+async fn each_programs_user_may_do_its_work_and_not_more() {
+    let mut server = Server::empty().await;
+    if server.is_mariadb().await {
+        return; // it spells some of these rights differently, as the file says
+    }
+    let mut users = USERS_SQL.to_owned();
+    for user in USERS {
+        server.run(&format!("DROP USER IF EXISTS '{user}'@'%'")).await;
+        users = users.replace(&format!("${{{user}_password}}"), &format!("{user}-1"));
+    }
+    server.run(&users).await;
+
+    let mut owner = server.connect_as("spillway_migrate", "spillway_migrate-1").await;
+    migrate(&mut owner, &options_now()).await.expect("the owner migrates");
+    assert!(pending(&mut owner).await.unwrap().is_empty());
+
+    let mut consumer = server.connect_as("spillway_consumer", "spillway_consumer-1").await;
+    let insert = "INSERT INTO spillway_store.points (series_id, window_ts, vals)
+                  VALUES (1, UNIX_TIMESTAMP() DIV 10 * 10, '[1]')";
+    run(&mut consumer, insert).await;
+    for forbidden in [
+        "DROP TABLE spillway_store.points",
+        "TRUNCATE spillway_store.points",
+        "CREATE TABLE spillway_store.mine (i INT)",
+    ] {
+        assert!(sqlx::raw_sql(forbidden).execute(&mut consumer).await.is_err(), "{forbidden}");
+    }
+
+    let mut keeper = server.connect_as("spillway_keeper", "spillway_keeper-1").await;
+    let newest = "SELECT CAST(MAX(CAST(partition_description AS SIGNED)) AS SIGNED)
+                  FROM information_schema.partitions WHERE table_schema = 'spillway_store'
+                    AND table_name = 'points'";
+    let end = number(&mut keeper, newest).await + 3600;
+    let table = "ALTER TABLE spillway_store.points";
+    let add = format!("{table} ADD PARTITION (PARTITION p{end} VALUES LESS THAN ({end}))");
+    run(&mut keeper, &add).await;
+    run(&mut keeper, &format!("{table} DROP PARTITION p{end}")).await;
+    let theirs = number(&mut consumer, "SELECT CAST(CONNECTION_ID() AS SIGNED)").await;
+    run(&mut keeper, &format!("KILL {theirs}")).await;
+    for user in USERS {
+        server.run(&format!("DROP USER '{user}'@'%'")).await;
+    }
+}
