@@ -238,7 +238,7 @@ pub struct StatsdSettings {
     pub listen: String,
     /// Path of a unix datagram socket. Empty: none.
     pub socket: Option<PathBuf>,
-    /// Series kept per 10 s window. More are dropped, counted, and the first of them named in
+    /// Series kept per 10 s window (a timer is one, and becomes seven). More are dropped, counted, and the first of them named in
     /// the log and in `status`: one bad tag must not fill the agent's memory.
     pub series_max: u32,
     /// How long a gauge's value is remembered for `+` and `-` changes after its last line.
@@ -251,7 +251,7 @@ impl Default for StatsdSettings {
             enabled: true,
             listen: "127.0.0.1:8125".to_owned(),
             socket: None,
-            series_max: 2_000,
+            series_max: 1_000,
             gauge_memory: Dur::from_hours(1),
         }
     }

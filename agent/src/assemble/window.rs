@@ -1,13 +1,15 @@
 //! What was measured in one window, series by series, before it has an id.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::time::Instant;
 
 use spillway_proto::limits;
 use spillway_proto::{Point, Series};
+use xxhash_rust::xxh3::Xxh3;
 
-use crate::collect::{Labels, Reading};
+use crate::collect::Reading;
 use crate::metrics::{Metrics, Reason};
 
 /// Series one window may hold: all inputs are bounded far below it, together.
@@ -16,7 +18,7 @@ const SERIES_MAX: usize = 4 * limits::BATCH_SERIES_MAX;
 /// One window's series. `add` what was read, `end` it, and `assemble` makes batches of it.
 #[derive(Debug, Default)]
 pub struct Window {
-    series: BTreeMap<(Cow<'static, str>, Labels), Series>,
+    series: HashMap<u128, Series>,
     ended: Option<Ended>,
 }
 
@@ -48,8 +50,8 @@ impl Window {
         }
         let point = Point { ts_ms, value: reading.value };
         let full = self.series.len() >= SERIES_MAX;
-        match self.series.entry((reading.metric, reading.labels)) {
-            std::collections::btree_map::Entry::Occupied(mut known) => {
+        match self.series.entry(name_of(&reading)) {
+            Entry::Occupied(mut known) => {
                 let series = known.get_mut();
                 if series.kind != reading.kind {
                     return Err("two-kinds");
@@ -60,20 +62,17 @@ impl Window {
                 }
                 series.points.push(point);
             }
-            std::collections::btree_map::Entry::Vacant(new) if !full => {
-                let (metric, labels) = new.key();
-                let own =
-                    |(name, value): &(Cow<'_, str>, String)| (name.to_string(), value.clone());
-                let series = Series {
-                    metric: metric.to_string(),
-                    labels: labels.iter().map(own).collect(),
+            Entry::Vacant(new) if !full => {
+                let labels = reading.labels.into_iter();
+                new.insert(Series {
+                    metric: reading.metric.into_owned(),
+                    labels: labels.map(|(name, value)| (name.into_owned(), value)).collect(),
                     kind: reading.kind,
                     unit: reading.unit.to_owned(),
                     points: vec![point],
-                };
-                new.insert(series);
+                });
             }
-            std::collections::btree_map::Entry::Vacant(_) => return Err("too-many-series"),
+            Entry::Vacant(_) => return Err("too-many-series"),
         }
         Ok(())
     }
@@ -96,8 +95,26 @@ impl Window {
     /// Its series, in the order of their names.
     #[must_use]
     pub fn into_series(self) -> Vec<Series> {
-        self.series.into_values().collect()
+        let mut series: Vec<_> = self.series.into_values().collect();
+        series.sort_unstable_by(|a, b| (&a.metric, &a.labels).cmp(&(&b.metric, &b.labels)));
+        series
     }
+}
+
+/// Stands for a series within one window: the name itself, twice, would be most of a window's
+/// memory.
+fn name_of(reading: &Reading) -> u128 {
+    let mut hasher = Xxh3::new();
+    let mut part = |text: &str| {
+        hasher.update(&text.len().to_le_bytes());
+        hasher.update(text.as_bytes());
+    };
+    part(&reading.metric);
+    for (name, value) in &reading.labels {
+        part(name);
+        part(value);
+    }
+    hasher.digest128()
 }
 
 fn fits(reading: &Reading) -> bool {

@@ -136,13 +136,12 @@ impl Aggregator {
 
     /// Ends the window: its readings, and what it had to drop.
     pub fn flush(&mut self, now: Instant) -> Vec<Reading> {
-        let mut out = Vec::new();
-        for series in self.series.values_mut().filter(|series| series.touched) {
-            series.tell(&mut out);
-            series.touched = false;
-        }
-        let memory = self.gauge_memory;
+        let (mut out, memory) = (Vec::new(), self.gauge_memory);
+        // One pass: a timer's buckets go before the next one's readings come.
         self.series.retain(|_, series| {
+            if std::mem::take(&mut series.touched) {
+                series.tell(&mut out);
+            }
             matches!(series.state, State::Gauge(_)) && now.duration_since(series.seen) <= memory
         });
         if self.dropped.lines > 0 {
