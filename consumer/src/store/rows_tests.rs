@@ -1,3 +1,4 @@
+use super::super::Work;
 use super::super::decide::Fate;
 use super::super::draft::{Draft, Drafts};
 use super::*;
@@ -39,7 +40,15 @@ fn drafts(batches: &[Vec<(u64, u32, Vec<(i64, f64)>)>]) -> Drafts {
 
 fn packed(drafts: &Drafts, fates: &[Fate]) -> Vec<(u64, u32, String)> {
     let mut rows = Rows::default();
-    rows.pack(&Trial { drafts, fates, now_ms: 0 });
+    let work = Work {
+        records: &[],
+        drafts,
+        quarantined: &[],
+        now_ms: 0,
+        ledger_retention: Duration::ZERO,
+        new_series_left: &|_, _| 0,
+    };
+    rows.pack(&Trial { work: &work, fates });
     let text = |row: &Row| String::from_utf8(rows.text[row.vals.clone()].to_vec()).unwrap();
     rows.rows.iter().map(|row| (row.series_id, row.window_ts, text(row))).collect()
 }
