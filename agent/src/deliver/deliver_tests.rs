@@ -230,10 +230,7 @@ async fn a_batch_that_is_refused_twice_is_declared_and_the_others_arrive() {
     let bench = Bench::start(&api, None, |_| {}).await;
     bench.append(1..=5).await;
     bench.empty().await;
-    while bench.books.seqs().is_empty() {
-        tokio::time::timeout(PATIENCE, api.wait_for(api.seen().len() + 1)).await.ok();
-        tokio::task::yield_now().await;
-    }
+    bench.books.until_given_up().await;
     assert_eq!(bench.books.seqs(), [3]);
     assert_eq!(bench.books.reasons(), [GivenUpReason::Refused]);
     assert_eq!(bench.metrics.batches_quarantined.get(), 1);

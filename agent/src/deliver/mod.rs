@@ -3,8 +3,9 @@
 //! Two lanes take batches in hand: live, newest first, and backlog, oldest first and at a limited
 //! rate, so that after an outage dashboards are current at once and history fills in behind. The
 //! route (`route.rs`) says which way; the sinks (`ingest_api.rs`, `s3_park.rs`) make one attempt
-//! and tell what is known of it; `carry.rs` ends each custody by what was told. Nothing but a
-//! typed refusal of a batch's own content ends its attempts, and then it is in quarantine.
+//! and tell what is known of it; `carry.rs` and `refuse.rs` end each custody by what was told.
+//! Nothing but a typed refusal of a batch's own content ends its attempts, and then it is in
+//! quarantine.
 //!
 //! S3 is kept warm: now and then one real batch goes there as well (`warm.rs`).
 
@@ -29,6 +30,7 @@ mod seal;
 mod s3_park;
 mod carry;
 mod quarantine;
+mod refuse;
 mod warm;
 mod lanes;
 mod status;

@@ -3,13 +3,14 @@
 use std::sync::Mutex;
 
 use spillway_proto::BatchId;
+use tokio::sync::watch;
 
 use crate::identity::{CustodyLog, GivenUp, GivenUpReason};
 
 /// Books that remember what was given up.
 #[derive(Default)]
 pub struct Books {
-    given_up: Mutex<Vec<GivenUp>>,
+    given_up: watch::Sender<Vec<GivenUp>>,
     accepted: Mutex<Vec<BatchId>>,
 }
 
@@ -19,18 +20,26 @@ impl CustodyLog for Books {
     }
 
     fn given_up(&self, given_up: GivenUp) {
-        self.given_up.lock().unwrap().push(given_up);
+        self.given_up.send_modify(|all| all.push(given_up));
     }
 }
 
 impl Books {
     pub fn seqs(&self) -> Vec<u64> {
-        let lost = self.given_up.lock().unwrap();
+        let lost = self.given_up.borrow();
         lost.iter().flat_map(|range| range.first_seq..=range.last_seq).collect()
     }
 
+    /// Waits until something was given up.
+    pub async fn until_given_up(&self) {
+        let mut changes = self.given_up.subscribe();
+        let limit = std::time::Duration::from_secs(30);
+        let come = tokio::time::timeout(limit, changes.wait_for(|all| !all.is_empty())).await;
+        come.expect("nothing was given up").unwrap();
+    }
+
     pub fn ranges(&self) -> usize {
-        self.given_up.lock().unwrap().len()
+        self.given_up.borrow().len()
     }
 
     pub fn accepted(&self) -> Vec<u64> {
@@ -38,6 +47,6 @@ impl Books {
     }
 
     pub fn reasons(&self) -> Vec<GivenUpReason> {
-        self.given_up.lock().unwrap().iter().map(|lost| lost.reason).collect()
+        self.given_up.borrow().iter().map(|lost| lost.reason).collect()
     }
 }
