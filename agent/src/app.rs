@@ -93,7 +93,7 @@ fn verdict(leftover: Leftover) -> Drained {
         )),
         Leftover { batches, volatile_batches } => Drained::Left(format!(
             "{batches} batches were not sent; {volatile_batches} of them were in memory alone and \
-             are declared"
+             are lost with this process"
         )),
     }
 }

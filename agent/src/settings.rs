@@ -238,8 +238,9 @@ pub struct StatsdSettings {
     pub listen: String,
     /// Path of a unix datagram socket. Empty: none.
     pub socket: Option<PathBuf>,
-    /// Series kept per 10 s window (a timer is one, and becomes seven). More are dropped, counted, and the first of them named in
-    /// the log and in `status`: one bad tag must not fill the agent's memory.
+    /// Series kept per 10 s window (a timer is one, and becomes seven). More are dropped,
+    /// counted, and the first of them named in the log and in `status`: one bad tag must not
+    /// fill the agent's memory.
     pub series_max: u32,
     /// How long a gauge's value is remembered for `+` and `-` changes after its last line.
     pub gauge_memory: Dur,

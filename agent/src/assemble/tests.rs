@@ -1,3 +1,5 @@
+//! What becomes of a window: its batches, their seqs, and what they must carry.
+
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::time::Instant;

@@ -1,3 +1,5 @@
+//! Rounds against a clock that tests can turn.
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 

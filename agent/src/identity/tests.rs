@@ -1,3 +1,5 @@
+//! The books over restarts, crashes and clocks that jump.
+
 use super::*;
 
 fn here() -> Binding {

@@ -1,3 +1,5 @@
+//! What settings are refused, and that all are told at once.
+
 use std::collections::BTreeSet;
 
 use spillway_runtime::settings::{Settings as _, load_from, reference_markdown, sample_toml};

@@ -81,7 +81,7 @@ mod tests {
 
     #[test]
     fn what_the_kernel_dropped_is_read_for_our_port_only() {
-        let table = "   sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   \
+        let table = "  sl  local_address rem_address  st tx_queue rx_queue tr tm->when retrnsmt   \
                      uid  timeout inode ref pointer drops\n  \
                      441: 0100007F:1FBD 00000000:0000 07 00000000:00000000 00:00000000 00000000  \
                      0        0 15087 2 0000000000000000 17\n  \
