@@ -134,11 +134,18 @@ fn append(path: &Path, line: &Line<'_>) -> std::io::Result<()> {
     file.sync_data()
 }
 
-/// The person's login where the system tells it, for the journal's reader.
+/// `uid 1000 on db-1`, for the journal's reader: the login's user, or the process's without one.
 fn who() -> String {
-    let uid = std::fs::read_to_string("/proc/self/loginuid").unwrap_or_default();
-    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    format!("uid {}@{}", uid.trim(), name.trim())
+    const NO_LOGIN: &str = "4294967295";
+    let read = |path| std::fs::read_to_string(path).unwrap_or_default();
+    let (login, status) = (read("/proc/self/loginuid"), read("/proc/self/status"));
+    let own = status.lines().find_map(|line| line.strip_prefix("Uid:"));
+    let own = own.and_then(|uids| uids.split_whitespace().next()).unwrap_or("unknown");
+    let uid = match login.trim() {
+        "" | NO_LOGIN => own,
+        login => login,
+    };
+    format!("uid {uid} on {}", read("/proc/sys/kernel/hostname").trim())
 }
 
 #[cfg(test)]

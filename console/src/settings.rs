@@ -33,8 +33,10 @@ pub struct ConsoleSettings {
     pub remote_deadline: Dur,
     /// Where Kafka is.
     pub kafka: KafkaSettings,
-    /// The operators' MySQL user, who migrates, makes readers and looks at tables.
+    /// The operators' MySQL user, who seeds positions, makes readers and looks at tables.
     pub mysql: MysqlSettings,
+    /// The MySQL user who owns the schema, for `spillway migrate`; without a user here, `[mysql]`'s.
+    pub migrate: MysqlSettings,
     /// The bucket that agents park in, with the recovery worker's key.
     pub s3: S3Settings,
     /// The API that agents send to.
@@ -100,6 +102,7 @@ impl Default for ConsoleSettings {
                 ..KafkaSettings::default()
             },
             mysql: MysqlSettings::default(),
+            migrate: MysqlSettings::default(),
             s3: S3Settings::default(),
             api: ApiSettings::default(),
             status: StatusSettings::default(),

@@ -1,6 +1,7 @@
 //! `spillway gaps`: what did not arrive, by name and with its state.
 
 use serde_json::Value as Json;
+use spillway_runtime::mysql::text;
 use sqlx::Row;
 use sqlx::mysql::MySqlRow;
 
@@ -53,7 +54,7 @@ fn severity(state: &str) -> Verdict {
 }
 
 fn row(_: &str, row: &MySqlRow) -> Result<Vec<Json>, sqlx::Error> {
-    let text = |i: usize| row.try_get::<String, _>(i).map(Json::from);
+    let text = |i: usize| text(row, i).map(Json::from);
     let since: Option<i64> = row.try_get(6)?;
     let since = since.and_then(|at| jiff::Timestamp::from_second(at).ok());
     Ok(vec![

@@ -1,6 +1,7 @@
 //! `spillway ledger`: what arrived, per agent and epoch; nothing missing is an answer too.
 
 use serde_json::Value as Json;
+use spillway_runtime::mysql::text;
 use sqlx::Row;
 use sqlx::mysql::MySqlRow;
 
@@ -47,7 +48,7 @@ pub async fn run(desk: &Desk, filter: &Filter) -> Result<Answer, Failure> {
 }
 
 fn row(_: &str, row: &MySqlRow) -> Result<Vec<Json>, sqlx::Error> {
-    let text = |i: usize| row.try_get::<String, _>(i).map(Json::from);
+    let text = |i: usize| text(row, i).map(Json::from);
     let number = |i: usize| row.try_get::<u64, _>(i).map(Json::from);
     Ok(vec![
         text(0)?,

@@ -1,6 +1,7 @@
 //! `spillway migrate`: each shard's schema, one shard after the other.
 
 use spillway_consumer::migrations::{self, MigrateError};
+use spillway_runtime::mysql::MysqlSettings;
 use spillway_runtime::shards::ShardMap;
 
 use crate::answer::Answer;
@@ -37,7 +38,7 @@ pub async fn run(desk: &Desk) -> Result<Answer, Failure> {
     let mut servers = Vec::new();
     let mut steps = Vec::new();
     for shard in &map.shards {
-        let mut server = Server::connect(&desk.settings, shard).await?;
+        let mut server = Server::connect_as(&desk.settings, owner(desk), shard).await?;
         let pending = pending(&mut server).await?;
         if !pending.is_empty() {
             steps.push(format!("shard {}: {}", shard.name, pending.join(", ")));
@@ -71,6 +72,14 @@ pub async fn run(desk: &Desk) -> Result<Answer, Failure> {
     Ok(answer)
 }
 
+/// Who owns the schema: a user of its own, if `[migrate]` names one.
+fn owner(desk: &Desk) -> &MysqlSettings {
+    match desk.settings.migrate.user.as_str() {
+        "" => &desk.settings.mysql,
+        _ => &desk.settings.migrate,
+    }
+}
+
 /// The steps that a shard still needs.
 pub async fn pending(server: &mut Server) -> Result<Vec<&'static str>, MigrateFault> {
     let pending = migrations::pending(server.connection()).await;
@@ -94,8 +103,7 @@ async fn migrate_all(
     Ok(reports)
 }
 
-/// The shard learns its name, and the operators' user may look through the views: without a row in
-/// `readers` they would be empty to it, which reads like "no gaps".
+/// The shard learns its name, and who migrates may look through its views.
 async fn introduce(server: &mut Server) -> Result<(), MysqlFault> {
     let (name, epoch) = (server.shard.name.clone(), server.shard.epoch);
     let now = jiff::Timestamp::now().as_millisecond();
@@ -104,10 +112,7 @@ async fn introduce(server: &mut Server) -> Result<(), MysqlFault> {
             let meta = "INSERT IGNORE INTO spillway_store.shard_meta (id, shard, epoch)
                         VALUES (1, ?, ?)";
             sqlx::query(meta).bind(&name).bind(epoch).execute(&mut *conn).await?;
-            let reader = "INSERT IGNORE INTO spillway_store.readers
-                          (name, environment, statement_limit_s, created_at)
-                          VALUES (SUBSTRING_INDEX(USER(), '@', 1), NULL, 600, ?)";
-            sqlx::query(reader).bind(now).execute(&mut *conn).await.map(drop)
+            super::views::admit_self(conn, now).await
         })
         .await
 }

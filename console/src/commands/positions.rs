@@ -5,6 +5,7 @@
 
 use serde_json::Value as Json;
 use spillway_proto::kafka_record::Lane;
+use spillway_runtime::mysql::text;
 use spillway_runtime::shards::{Shard, ShardMap};
 use sqlx::Row;
 
@@ -138,7 +139,9 @@ pub async fn read(server: &mut Server) -> Result<Known, MysqlFault> {
     server
         .ask(async |conn| {
             let meta = "SELECT shard, kafka_cluster_id FROM spillway_store.shard_meta WHERE id = 1";
-            let meta = sqlx::query_as(meta).fetch_optional(&mut *conn).await?;
+            let meta = sqlx::query(meta).fetch_optional(&mut *conn).await?;
+            let meta = meta.map(|row| Ok::<_, sqlx::Error>((text(&row, 0)?, text(&row, 1)?)));
+            let meta = meta.transpose()?;
             let rows = "SELECT partition_id, live_next, backlog_next, updated_at
                         FROM spillway_store.positions ORDER BY partition_id";
             let rows = sqlx::query(rows).fetch_all(&mut *conn).await?;
@@ -167,6 +170,7 @@ pub async fn write(server: &mut Server, seeds: &Seeds, cluster: &str) -> Result<
                         VALUES (1, ?, ?, ?)
                         ON DUPLICATE KEY UPDATE kafka_cluster_id = VALUES(kafka_cluster_id)";
             sqlx::query(meta).bind(&name).bind(epoch).bind(cluster).execute(&mut *conn).await?;
+            super::views::admit_self(conn, now).await?;
             if seeds.is_empty() {
                 return Ok(());
             }

@@ -3,6 +3,7 @@
 //! A reader may SELECT from the views and nothing else, and each view shows it only the rows that
 //! its row in `readers` grants.
 
+use spillway_runtime::mysql::{text, text_or_null};
 use spillway_runtime::mysql_url::MysqlUrl;
 use spillway_runtime::settings::Secret;
 use spillway_runtime::shards::{Shard, ShardMap};
@@ -41,7 +42,7 @@ pub async fn create(desk: &Desk, options: &CreateReader) -> Result<Answer, Failu
     let map = desk.shards()?;
     let mut servers = connect(desk, desk.shards_of(&map, environment)).await?;
     for server in &mut servers {
-        if exists(server, &name).await? {
+        if granted(server, &name).await? {
             let shard = server.shard.name.clone();
             return Err(ReaderProblem::Exists { shard, name }.into());
         }
@@ -131,17 +132,6 @@ async fn connect(desk: &Desk, shards: Vec<&Shard>) -> Result<Vec<Server>, MysqlF
     Ok(servers)
 }
 
-async fn exists(server: &mut Server, name: &str) -> Result<bool, MysqlFault> {
-    server
-        .ask(async |conn| {
-            let sql = "SELECT (SELECT COUNT(*) FROM mysql.user WHERE user = ?)
-                       + (SELECT COUNT(*) FROM spillway_store.readers WHERE name = ?)";
-            let found: i64 = sqlx::query_scalar(sql).bind(name).bind(name).fetch_one(conn).await?;
-            Ok(found > 0)
-        })
-        .await
-}
-
 async fn make(
     server: &mut Server,
     name: &str,
@@ -149,7 +139,11 @@ async fn make(
     options: &CreateReader,
 ) -> Result<(), MysqlFault> {
     let (password, connections) = (password.reveal(), options.connections);
-    // The row first: a user without it sees nothing, a row without its user grants nothing.
+    let user = format!(
+        "CREATE USER '{name}'@'%' IDENTIFIED BY '{password}' WITH MAX_USER_CONNECTIONS {connections}"
+    );
+    // The row last but one: a user without it sees nothing.
+    server.run(&user).await?;
     let environment = options.environment.clone();
     let limit_s = options.statement_limit.as_secs();
     server
@@ -161,10 +155,6 @@ async fn make(
             row.execute(conn).await.map(drop)
         })
         .await?;
-    let user = format!(
-        "CREATE USER '{name}'@'%' IDENTIFIED BY '{password}' WITH MAX_USER_CONNECTIONS {connections}"
-    );
-    server.run(&user).await?;
     server.run(&format!("GRANT SELECT, SHOW VIEW ON spillway.* TO '{name}'@'%'")).await
 }
 
@@ -256,8 +246,8 @@ async fn list(desk: &Desk, shard: &Shard) -> Result<Vec<Vec<serde_json::Value>>,
             let row = |row: &sqlx::mysql::MySqlRow| {
                 Ok(vec![
                     shard.name.clone().into(),
-                    row.try_get::<String, _>(0)?.into(),
-                    row.try_get::<Option<String>, _>(1)?.into(),
+                    text(row, 0)?.into(),
+                    text_or_null(row, 1)?.into(),
                     row.try_get::<u32, _>(2)?.into(),
                 ])
             };

@@ -1,5 +1,6 @@
 //! `spillway topics create|check`: Kafka's topics, and with them the consumer's first positions.
 
+use spillway_proto::kafka_record::Lane;
 use spillway_publisher::check_topics;
 use spillway_runtime::shards::{Shard, ShardMap};
 
@@ -67,6 +68,8 @@ pub async fn create(desk: &Desk, options: &CreateTopics) -> Result<Answer, Failu
     let done = async {
         if !missing.is_empty() {
             kafka.create(missing, shape).await?;
+            // Each new partition has its leader before anyone is told that it is there.
+            kafka.ends(Lane::ALL.to_vec(), map.partitions).await?;
         }
         for (server, seeds, _) in &mut servers {
             positions::write(server, seeds, &cluster.id).await?;
@@ -83,7 +86,7 @@ pub async fn create(desk: &Desk, options: &CreateTopics) -> Result<Answer, Failu
 
 fn check_counts(map: &ShardMap, cluster: &Cluster) -> Result<(), TopicsProblem> {
     for (topic, found) in &cluster.partitions {
-        let lane = spillway_proto::kafka_record::Lane::of_topic(topic).is_some();
+        let lane = Lane::of_topic(topic).is_some();
         if lane && *found != usize::from(map.partitions) {
             let (topic, found, expected) = (*topic, *found, map.partitions);
             return Err(TopicsProblem::Partitions { topic, found, expected });
@@ -111,7 +114,6 @@ async fn ends_of_existing(
     map: &ShardMap,
     cluster: &Cluster,
 ) -> Result<AllEnds, Failure> {
-    use spillway_proto::kafka_record::Lane;
     let there = |lane: Lane| cluster.partitions.contains_key(lane.topic());
     let lanes: Vec<Lane> = Lane::ALL.into_iter().filter(|lane| there(*lane)).collect();
     Ok(desk.kafka()?.ends(lanes, map.partitions).await?)

@@ -6,6 +6,7 @@
 use serde_json::Value as Json;
 use spillway_runtime::program::chain;
 use spillway_runtime::shards::Shard;
+use sqlx::MySqlConnection;
 use sqlx::mysql::MySqlRow;
 
 use crate::answer::{Answer, Verdict};
@@ -18,8 +19,8 @@ pub enum ViewFault {
     #[error(transparent)]
     Server(#[from] MysqlFault),
     #[error(
-        "shard {0}: this MySQL user sees nothing through the views; run `spillway migrate`, which \
-         grants it to the operators' user, or log in as a reader of all environments"
+        "shard {0}: this MySQL user sees nothing through the views; run `spillway topics create`, \
+         which lets the operators' user look, or log in as a reader of all environments"
     )]
     Blind(String),
 }
@@ -87,6 +88,15 @@ async fn ask(
         rows.iter().map(|found| row(&shard.name, found)).collect()
     });
     Ok(rows.await?)
+}
+
+/// Lets this user look through the views, at all environments: done wherever the operators' user
+/// prepares a shard, since without it the views are empty to it.
+pub async fn admit_self(conn: &mut MySqlConnection, now: i64) -> Result<(), sqlx::Error> {
+    let sql = "INSERT IGNORE INTO spillway_store.readers
+               (name, environment, statement_limit_s, created_at)
+               VALUES (SUBSTRING_INDEX(USER(), '@', 1), NULL, 600, ?)";
+    sqlx::query(sql).bind(now).execute(conn).await.map(drop)
 }
 
 /// Whether the views show this user anything.

@@ -20,6 +20,9 @@ use spillway_runtime::settings::SecretFileError;
 /// All of Spillway's topics.
 pub const TOPICS: [&str; 3] = ["spillway.live", "spillway.backlog", TOPIC_DEAD_LETTERS];
 
+/// Between two questions to a partition that has no leader yet.
+const LEADER_PAUSE: Duration = Duration::from_millis(100);
+
 /// Why Kafka could not be looked at or changed.
 #[derive(Debug, thiserror::Error)]
 pub enum KafkaFault {
@@ -130,12 +133,7 @@ impl Kafka {
             let mut all = AllEnds::new();
             for lane in lanes {
                 for partition in 0..partitions {
-                    let left = until.saturating_duration_since(Instant::now());
-                    let ends = consumer.fetch_watermarks(lane.topic(), partition.into(), left);
-                    let (low, high) = ends.map_err(|cause| {
-                        let topic = lane.topic().to_owned();
-                        KafkaFault::Partition { topic, partition, cause }
-                    })?;
+                    let (low, high) = settled_ends(&consumer, lane, partition, until)?;
                     all.insert((lane, partition), Ends { low, high });
                 }
             }
@@ -210,6 +208,32 @@ impl Kafka {
             Ok(())
         })
         .await
+    }
+}
+
+/// A partition's ends, waiting out (within the deadline) the moments after it was made or moved,
+/// in which no broker calls itself its leader.
+fn settled_ends(
+    consumer: &BaseConsumer,
+    lane: Lane,
+    partition: u16,
+    until: Instant,
+) -> Result<(i64, i64), KafkaFault> {
+    loop {
+        let left = until.saturating_duration_since(Instant::now());
+        let cause = match consumer.fetch_watermarks(lane.topic(), partition.into(), left) {
+            Ok(ends) => return Ok(ends),
+            Err(cause) => cause,
+        };
+        let moving = matches!(
+            cause.rdkafka_error_code(),
+            Some(RDKafkaErrorCode::NotLeaderForPartition | RDKafkaErrorCode::LeaderNotAvailable)
+        );
+        if !moving || Instant::now() >= until {
+            return Err(KafkaFault::Partition { topic: lane.topic().to_owned(), partition, cause });
+        }
+        // Nothing is assigned, so this only waits, and serves the client's own events meanwhile.
+        drop(consumer.poll(LEADER_PAUSE));
     }
 }
 

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use spillway_runtime::deadline::{DeadlineExceeded, within};
-use spillway_runtime::mysql::{CheckoutError, Session, checkout, connect_options, pool};
+use spillway_runtime::mysql::{
+    CheckoutError, MysqlSettings, Session, checkout, connect_options, pool,
+};
 use spillway_runtime::settings::SecretFileError;
 use spillway_runtime::shards::Shard;
 use sqlx::MySqlConnection;
@@ -51,6 +53,8 @@ pub enum MysqlCause {
     Full(sqlx::Error),
     #[error("it is read-only ({0}); is it a replica, or was it fenced?")]
     ReadOnly(sqlx::Error),
+    #[error("there is a user of this name already ({0})")]
+    UserExists(sqlx::Error),
     #[error(transparent)]
     Secret(#[from] SecretFileError),
     #[error("{0}")]
@@ -69,6 +73,7 @@ impl From<sqlx::Error> for MysqlCause {
             Some(1049 | 1054 | 1146) => Self::Schema(error),
             Some(1129) => Self::Blocked(error),
             Some(1040 | 1203 | 1226) => Self::Full(error),
+            Some(1396) => Self::UserExists(error),
             Some(1290 | 1836) => Self::ReadOnly(error),
             Some(_) => Self::Other(error),
             None => match error {
@@ -93,10 +98,19 @@ impl From<CheckoutError> for MysqlCause {
 impl Server {
     /// Logs in to the primary of `shard`.
     pub async fn connect(settings: &ConsoleSettings, shard: &Shard) -> Result<Self, MysqlFault> {
+        Self::connect_as(settings, &settings.mysql, shard).await
+    }
+
+    /// Logs in as somebody else than the operators' user.
+    pub async fn connect_as(
+        settings: &ConsoleSettings,
+        user: &MysqlSettings,
+        shard: &Shard,
+    ) -> Result<Self, MysqlFault> {
         let deadline = settings.remote_deadline.get();
-        let session = match connect_options(&settings.mysql, shard) {
+        let session = match connect_options(user, shard) {
             Ok(options) => {
-                let pool = pool(&settings.mysql, options, None);
+                let pool = pool(user, options, None);
                 checkout(&pool, deadline).await.map_err(MysqlCause::from)
             }
             Err(error) => Err(error.into()),

@@ -3,9 +3,11 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
+use spillway_runtime::mysql::text;
 use spillway_runtime::program::chain;
 use spillway_runtime::shards::{Shard, ShardMap};
 use sqlx::Row;
+use sqlx::mysql::MySqlRow;
 
 use super::metrics_text;
 use super::snapshot::{EnvironmentState, Hop, ProgramState, ShardState, Snapshot};
@@ -218,9 +220,9 @@ async fn freshness_of(server: &mut Server) -> Result<Vec<EnvironmentState>, Mysq
                        CAST(COALESCE(SUM(backlog_batches), 0) AS SIGNED)
                        FROM spillway.freshness GROUP BY environment ORDER BY environment";
             let rows = sqlx::query(sql).fetch_all(conn).await?;
-            let state = |row: &sqlx::mysql::MySqlRow| {
+            let state = |row: &MySqlRow| {
                 Ok(EnvironmentState {
-                    environment: row.try_get(0)?,
+                    environment: text(row, 0)?,
                     shard: shard.clone(),
                     hosts: row.try_get(1)?,
                     freshest_s: row.try_get(2)?,
@@ -242,7 +244,9 @@ async fn count_gaps(
         .ask(async |conn| {
             let sql = "SELECT environment, state, COUNT(*) FROM spillway.gaps
                        GROUP BY environment, state";
-            sqlx::query_as(sql).fetch_all(conn).await
+            let rows = sqlx::query(sql).fetch_all(conn).await?;
+            let row = |row: &MySqlRow| Ok((text(row, 0)?, text(row, 1)?, row.try_get(2)?));
+            rows.iter().map(row).collect()
         })
         .await?;
     for (environment, state, count) in counts {

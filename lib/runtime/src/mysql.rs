@@ -11,9 +11,9 @@ use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use sqlx::mysql::{MySqlConnectOptions, MySqlPool, MySqlPoolOptions, MySqlSslMode};
+use sqlx::mysql::{MySqlConnectOptions, MySqlPool, MySqlPoolOptions, MySqlRow, MySqlSslMode};
 use sqlx::pool::PoolConnection;
-use sqlx::{Executor, MySql, MySqlConnection};
+use sqlx::{ConnectOptions, Executor, MySql, MySqlConnection, Row};
 
 use crate::deadline::{DeadlineExceeded, within};
 use crate::mysql_url::MysqlUrl;
@@ -120,6 +120,8 @@ pub fn options_for(
         .collation("utf8mb4_bin")
         .pipes_as_concat(false)
         .statement_cache_capacity(STATEMENT_CACHE)
+        // sqlx would log a slow statement with its whole text, megabytes of an INSERT among them.
+        .disable_statement_logging()
         .ssl_mode(settings.tls.into());
     if let Some(user) = user {
         options = options.username(user);
@@ -161,6 +163,17 @@ pub fn pool(
             Box::pin(async move { conn.execute(sqlx::raw_sql(&session)).await.map(drop) })
         })
         .connect_lazy_with(options)
+}
+
+/// A text column of a row. Our names compare as bytes (utf8mb4_bin), for which MySQL sets the
+/// binary flag and sqlx refuses to give a `String`; so such columns are read through here.
+pub fn text(row: &MySqlRow, column: usize) -> Result<String, sqlx::Error> {
+    row.try_get_unchecked(column)
+}
+
+/// As [`text`], where the column may be NULL.
+pub fn text_or_null(row: &MySqlRow, column: usize) -> Result<Option<String>, sqlx::Error> {
+    row.try_get_unchecked(column)
 }
 
 /// Why there is no connection.

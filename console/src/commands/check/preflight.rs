@@ -22,7 +22,7 @@ pub enum CheckFault {
     Token(TokenError),
     #[error("the schema lacks {}; run `spillway migrate`", .0.join(", "))]
     Pending(Vec<&'static str>),
-    #[error("the operators' user sees nothing through the views; run `spillway migrate`")]
+    #[error("the operators' user sees nothing through the views; run `spillway topics create`")]
     Blind,
     #[error(
         "{url} answers {status} ({text}): it is starting, draining, or something else is there"
