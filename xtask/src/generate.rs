@@ -20,7 +20,7 @@ const PROGRAMS: [Program; 6] = [
     Program { package: "spillway-consumer", file: "consumer" },
     Program { package: "spillway-recovery-worker", file: "recovery-worker" },
     Program { package: "spillway-keeper", file: "keeper" },
-    Program { package: "spillway-console", file: "console" },
+    Program { package: "spillway-console", file: "spillway" },
 ];
 
 /// The two kinds of generated file.

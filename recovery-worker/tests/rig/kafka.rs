@@ -1,9 +1,10 @@
-//! Kafka in this process (librdkafka's mock cluster), and a stand-in for the consumers: what it
-//! commits is what they would have stored.
+//! Kafka in this process (librdkafka's mock cluster) or a real one, and a stand-in for the
+//! consumers: what it commits is what they would have stored.
 
 use std::time::Duration;
 
 use rdkafka::ClientConfig;
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::config::FromClientConfig;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::message::{Headers, Message};
@@ -19,8 +20,9 @@ use super::PARTITIONS;
 const BROKERS: i32 = 1;
 const ANSWER: Duration = Duration::from_secs(10);
 
-pub struct Kafka {
-    mock: MockCluster<'static, DefaultProducerContext>,
+pub enum Kafka {
+    Mock(MockCluster<'static, DefaultProducerContext>),
+    Real { brokers: String },
 }
 
 /// One record as the consumer would meet it.
@@ -37,24 +39,46 @@ impl Kafka {
     pub fn start() -> Self {
         let mock = MockCluster::new(BROKERS).unwrap();
         mock.create_topic(TOPIC_BACKLOG, i32::from(PARTITIONS), 1).unwrap();
-        Self { mock }
+        Self::Mock(mock)
+    }
+
+    /// A real cluster, with the topic made in it.
+    pub async fn real(brokers: String) -> Self {
+        let mut config = ClientConfig::new();
+        config.set("bootstrap.servers", &brokers);
+        let admin = AdminClient::from_config(&config).unwrap();
+        let replication = TopicReplication::Fixed(1);
+        let topic = NewTopic::new(TOPIC_BACKLOG, i32::from(PARTITIONS), replication);
+        let made = admin.create_topics(&[topic], &AdminOptions::new()).await.unwrap();
+        made.into_iter().for_each(|topic| assert!(topic.is_ok(), "{topic:?}"));
+        Self::Real { brokers }
     }
 
     pub fn brokers(&self) -> String {
-        self.mock.bootstrap_servers()
+        match self {
+            Self::Mock(mock) => mock.bootstrap_servers(),
+            Self::Real { brokers } => brokers.clone(),
+        }
+    }
+
+    fn mock(&self) -> &MockCluster<'static, DefaultProducerContext> {
+        match self {
+            Self::Mock(mock) => mock,
+            Self::Real { .. } => panic!("a real cluster is killed by its stack"),
+        }
     }
 
     pub fn down(&self) {
-        self.mock.broker_down(BROKERS).unwrap();
+        self.mock().broker_down(BROKERS).unwrap();
     }
 
     pub fn up(&self) {
-        self.mock.broker_up(BROKERS).unwrap();
+        self.mock().broker_up(BROKERS).unwrap();
     }
 
     /// The next produce requests are answered with this.
     pub fn refuse_produce(&self, error: RDKafkaRespErr, times: usize) {
-        self.mock.request_errors(RDKafkaApiKey::Produce, &vec![error; times]);
+        self.mock().request_errors(RDKafkaApiKey::Produce, &vec![error; times]);
     }
 
     fn consumer(&self) -> BaseConsumer {

@@ -61,12 +61,15 @@ pub struct Worker {
 
 impl Rig {
     pub async fn start() -> Self {
+        Self::with(Kafka::start()).await
+    }
+
+    pub async fn with(kafka: Kafka) -> Self {
         // Shown with a failed test; the first one of a process sets it up.
         let log = tracing_subscriber::fmt().with_test_writer().with_ansi(false);
         log.with_env_filter("spillway_recovery_worker=debug,librdkafka=warn").try_init().ok();
         let folder = TempDir::new().unwrap();
         let s3 = S3::start(&folder.path().join("s3")).await;
-        let kafka = Kafka::start();
         let patient = Dur::from_secs(30);
         let settings = s3_settings(&s3);
         let bucket =
