@@ -7,7 +7,7 @@ use spillway_testkit::{StackError, binaries, s3_server, stack};
 
 use crate::check::CheckFailed;
 use crate::generate::GenerateError;
-use crate::{check, generate, up};
+use crate::{bench, check, demo, generate, tests_run, up};
 
 /// Developers' commands of Spillway
 #[derive(Debug, Parser)]
@@ -21,6 +21,12 @@ pub struct Cli {
 enum Command {
     /// Starts the stack and stays up; writes DIR/stack.json once ready
     Up(up::UpArgs),
+    /// Runs everything on this machine, with this host's own metrics, and shows what happens
+    Demo(demo::DemoArgs),
+    /// Every test: unit, property, integration, whole pipeline
+    Test(tests_run::TestArgs),
+    /// A benchmark: api, consumer, agent, recovery or e2e
+    Bench(bench::BenchArgs),
     /// Format, clippy, tidy (style numbers), dependency policy, generated files fresh
     Check,
     /// Only the style numbers
@@ -38,6 +44,8 @@ enum Command {
 /// Why a command did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum CommandError {
+    #[error("something is missing")]
+    Incomplete,
     #[error(transparent)]
     Stack(#[from] StackError),
     #[error(transparent)]
@@ -50,6 +58,13 @@ pub async fn run(cli: Cli) -> Result<(), CommandError> {
     let root = binaries::workspace();
     match cli.command {
         Command::Up(args) => up::run(args).await?,
+        Command::Demo(args) => {
+            if !demo::run(args).await? {
+                return Err(CommandError::Incomplete);
+            }
+        }
+        Command::Test(args) => tests_run::run(&args)?,
+        Command::Bench(args) => bench::run(&args)?,
         Command::Check => check::run(&root)?,
         Command::Tidy => check::run_tidy(&root)?,
         Command::Generate => println!("{} files written", generate::run(&root)?),

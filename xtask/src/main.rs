@@ -8,6 +8,9 @@ use clap::Parser;
 mod cli;
 mod signals;
 mod up;
+mod demo;
+mod tests_run;
+mod bench;
 
 mod check;
 mod tidy;

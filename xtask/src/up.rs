@@ -106,9 +106,21 @@ pub async fn run(args: UpArgs) -> Result<(), StackError> {
             () = tokio::time::sleep(REFRESH) => stack.refresh_file()?,
         }
     }
-    eprintln!("stopping");
-    drop(stack);
+    eprintln!("stopping; again to stop at once");
+    stop(stack, &mut signals).await;
     Ok(())
+}
+
+/// Everything drains in order, unless a second signal comes.
+pub async fn stop(mut stack: Stack, signals: &mut Signals) {
+    let stopping = tokio::task::spawn_blocking(move || stack.stop());
+    tokio::select! {
+        ended = stopping => if let Err(error) = ended {
+            eprintln!("stopping: {error}");
+        },
+        // Our end is theirs.
+        () = signals.stop() => {}
+    }
 }
 
 fn show(stack: &Stack) {

@@ -1,6 +1,7 @@
 //! Finds the programs that a stack runs: built by cargo when a stack starts, so that a test never
 //! drives yesterday's binary. A build that has nothing to do takes a fraction of a second.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -47,10 +48,15 @@ pub fn given(binary: &str) -> Option<PathBuf> {
     Some(Path::new(&dir).join(binary)).filter(|file| file.is_file())
 }
 
+/// The cargo that runs us.
+#[must_use]
+pub fn cargo() -> OsString {
+    std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into())
+}
+
 /// Builds packages; cargo's own progress goes to the terminal if `shown`.
 pub fn build(packages: &[&str], release: bool, shown: bool) -> Result<(), StackError> {
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let mut command = Command::new(cargo);
+    let mut command = Command::new(cargo());
     command.current_dir(workspace()).arg("build");
     for package in packages {
         command.args(["--package", package]);

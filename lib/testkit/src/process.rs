@@ -263,7 +263,7 @@ pub(crate) fn output(command: &mut Command) -> std::io::Result<std::process::Out
     start_from_lasting_thread(piped)?.wait_with_output()
 }
 
-/// The same with the command's own input and output.
-pub(crate) fn status(command: Command) -> std::io::Result<ExitStatus> {
+/// Runs a command to its end under the same protection, on our own standard input and output.
+pub fn status(command: Command) -> std::io::Result<ExitStatus> {
     start_from_lasting_thread(command)?.wait()
 }

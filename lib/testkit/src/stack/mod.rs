@@ -10,20 +10,18 @@ mod ready;
 mod seed;
 mod settings_file;
 mod programs;
+mod control;
+mod ask;
 mod file;
+mod stop;
 
-use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
-
-use rustix::process::{Pid, Signal};
 
 pub use self::file::{ProcessEntry, ShardEntry, StackFile, exec};
 pub use self::link::{End, Link};
-pub use self::options::{AgentOptions, ENVIRONMENTS, Override, StackOptions};
-pub use self::programs::{PARTITION_GROUP, PARTITIONS};
+pub use self::options::{AgentOptions, ENVIRONMENTS, Override, StackOptions, Variable};
+pub use self::programs::{PACKAGES, PARTITION_GROUP, PARTITIONS};
 pub use self::seed::Seeds;
 pub use self::servers::{BUCKET, Servers};
 
@@ -33,15 +31,12 @@ use self::programs::Site;
 use self::ready::Ready;
 use self::seed::Seeding;
 use self::servers::Plan;
+use self::stop::Wave;
 use crate::artifacts::{self, Artifacts};
+use crate::binaries;
 use crate::error::StackError;
-use crate::metrics::Metrics;
 use crate::ports::Port;
-use crate::process::{self, Process, ProcessSpec};
-use crate::{binaries, http};
-
-/// A server that is asked to end gets this long before it is killed.
-const STOP_DEADLINE: Duration = Duration::from_secs(30);
+use crate::process::{Process, ProcessSpec};
 
 pub struct Stack {
     options: StackOptions,
@@ -66,6 +61,7 @@ pub(crate) struct StatusPages {
 struct Member {
     spec: ProcessSpec,
     ready: Ready,
+    wave: Wave,
     process: Option<Arc<Process>>,
 }
 
@@ -118,7 +114,7 @@ impl Stack {
         self.seeding().write_console_settings(&programs)?;
         self.start_together(plans).await?;
         if self.options.agent {
-            self.spawn_agent(&AgentOptions::new("agent", ENVIRONMENTS[0], "")).await?;
+            self.spawn_agent(AgentOptions::new("agent", ENVIRONMENTS[0], "")).await?;
         }
         Ok(())
     }
@@ -149,19 +145,19 @@ impl Stack {
     }
 
     /// Starts one more agent; returns when it is ready.
-    pub async fn spawn_agent(&self, agent: &AgentOptions) -> Result<(), StackError> {
-        let plan = self.site().agent(agent)?;
+    pub async fn spawn_agent(&self, agent: AgentOptions) -> Result<(), StackError> {
+        let plan = self.site().agent(&agent)?;
         self.start_together(vec![plan]).await
     }
 
     /// Starts all, then waits for each.
     async fn start_together(&self, plans: Vec<Plan>) -> Result<(), StackError> {
         let mut started = Vec::new();
-        for Plan { spec, ready } in plans {
+        for Plan { spec, ready, wave } in plans {
             self.dir.write_spec(&spec)?;
             let process = self.spawn(&spec)?;
             started.push((ready.clone(), Arc::clone(&process)));
-            self.lock().push(Member { spec, ready, process: Some(process) });
+            self.lock().push(Member { spec, ready, wave, process: Some(process) });
         }
         for (ready, process) in started {
             let took = ready.wait(&process).await?;
@@ -174,133 +170,6 @@ impl Stack {
         let process = Process::start(spec.clone())?;
         self.dir.write_pid(&spec.name, process.pid())?;
         Ok(Arc::new(process))
-    }
-
-    /// SIGKILL, as a machine that loses power; returns when it is gone.
-    pub async fn kill(&self, name: &str) -> Result<(), StackError> {
-        self.running(name)?.kill().await.map(|_| ())
-    }
-
-    /// SIGSTOP: the process is there and says nothing.
-    pub fn freeze(&self, name: &str) -> Result<(), StackError> {
-        self.running(name)?.signal(Signal::STOP)
-    }
-
-    pub fn thaw(&self, name: &str) -> Result<(), StackError> {
-        self.running(name)?.signal(Signal::CONT)
-    }
-
-    /// SIGTERM; the exit code once it has ended, `None` if a signal ended it.
-    pub async fn terminate(
-        &self,
-        name: &str,
-        deadline: Duration,
-    ) -> Result<Option<i32>, StackError> {
-        let process = self.running(name)?;
-        process.signal(Signal::TERM)?;
-        let status = process.wait(deadline).await.ok_or_else(|| StackError::Refused {
-            what: format!("{name} still runs {deadline:?} after SIGTERM"),
-        })?;
-        Ok(status.code())
-    }
-
-    /// Any other signal (SIGHUP, SIGUSR1, …).
-    pub fn signal(&self, name: &str, signal: Signal) -> Result<(), StackError> {
-        self.running(name)?.signal(signal)
-    }
-
-    /// Starts a process that was killed or terminated; returns when it is ready.
-    pub async fn start_process(&self, name: &str) -> Result<(), StackError> {
-        let (spec, ready) = self.member(name, |m| (m.spec.clone(), m.ready.clone()))?;
-        if self.member(name, |m| m.process.as_ref().is_some_and(|p| p.exit_status().is_none()))? {
-            return Err(StackError::Refused { what: format!("{name} is already running") });
-        }
-        let process = self.spawn(&spec)?;
-        self.member(name, |m| m.process = Some(Arc::clone(&process)))?;
-        ready.wait(&process).await.map(|_| ())
-    }
-
-    #[must_use]
-    pub fn is_running(&self, name: &str) -> bool {
-        self.running(name).is_ok_and(|p| p.exit_status().is_none())
-    }
-
-    pub fn log_path(&self, name: &str) -> Result<PathBuf, StackError> {
-        self.member(name, |m| m.spec.log.clone())
-    }
-
-    /// What the program tells of itself, read now.
-    pub async fn metrics(&self, name: &str) -> Result<Metrics, StackError> {
-        let page = self.admin_page(name, "/metrics").await?;
-        Ok(Metrics::parse(&page.body))
-    }
-
-    /// Any page of a program's admin address (`/deepz`, `/readyz`, …).
-    pub async fn admin_page(&self, name: &str, path: &str) -> Result<http::Answer, StackError> {
-        let address = self.admin_address(name)?;
-        let what = format!("asking {name} for {path}");
-        http::get(address, path).await.map_err(StackError::io(what))
-    }
-
-    pub fn admin_address(&self, name: &str) -> Result<SocketAddr, StackError> {
-        let admin = self.member(name, |m| m.ready.admin().map(|port| port.socket()))?;
-        admin.ok_or_else(|| StackError::Refused { what: format!("{name} has no admin address") })
-    }
-
-    /// Base URLs of the ingest-api processes.
-    #[must_use]
-    pub fn api_urls(&self) -> Vec<String> {
-        self.apis.iter().map(|port| format!("http://{}", port.address())).collect()
-    }
-
-    #[must_use]
-    pub fn status_page_url(&self) -> Option<String> {
-        self.pages.as_ref().map(|pages| format!("http://{}", pages.page.address()))
-    }
-
-    /// Tokens, keys and readers.
-    #[must_use]
-    pub fn seeds(&self) -> &Seeds {
-        &self.seeds
-    }
-
-    /// Everything a test may ask of a shard's primary; connects when first used.
-    pub fn mysql(&self, shard: &str) -> Result<sqlx::MySqlPool, StackError> {
-        let primary = self.servers.primary(shard);
-        primary
-            .map(|server| server.admin_pool())
-            .ok_or_else(|| StackError::Refused { what: format!("there is no shard {shard}") })
-    }
-
-    /// The proxies between two ends that the options asked for.
-    pub fn link(&self, from: End, to: End) -> Result<&Link, StackError> {
-        self.links.find(from, to).ok_or_else(|| StackError::Refused {
-            what: format!("StackOptions::link({from:?}, {to:?}) was not asked for"),
-        })
-    }
-
-    /// Runs the console as an operator would; returns its exit code and what it printed.
-    pub async fn console(&self, command: &[&str]) -> Result<std::process::Output, StackError> {
-        let mut run = Command::new(binaries::program("spillway", self.options.release));
-        run.arg("--config").arg(programs::console_config(&self.dir)).args(command);
-        let what = format!("running spillway {}", command.join(" "));
-        blocking(move || process::output(&mut run).map_err(StackError::io(what))).await
-    }
-
-    /// All processes, in starting order.
-    #[must_use]
-    pub fn process_names(&self) -> Vec<String> {
-        self.lock().iter().map(|member| member.spec.name.clone()).collect()
-    }
-
-    #[must_use]
-    pub fn servers(&self) -> &Servers {
-        &self.servers
-    }
-
-    #[must_use]
-    pub fn dir(&self) -> &Path {
-        self.dir.root()
     }
 
     fn running(&self, name: &str) -> Result<Arc<Process>, StackError> {
@@ -319,47 +188,6 @@ impl Stack {
 
     fn lock(&self) -> MutexGuard<'_, Vec<Member>> {
         self.members.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Ends everything in order: what feeds before what is fed. Blocks.
-    pub fn stop(&mut self) {
-        let members = std::mem::take(&mut *self.lock());
-        let running: Vec<_> = members.iter().filter_map(|m| m.process.as_ref()).rev().collect();
-        for process in &running {
-            // A frozen process takes no SIGTERM before it is thawed.
-            for signal in [Signal::CONT, Signal::TERM] {
-                if let Err(error) = process.signal(signal) {
-                    tracing::warn!(%error, "stopping");
-                }
-            }
-        }
-        let until = std::time::Instant::now() + STOP_DEADLINE;
-        for process in &running {
-            let left = until.saturating_duration_since(std::time::Instant::now());
-            if process.wait_blocking(left).is_none() {
-                process.kill_blocking();
-            }
-        }
-        for member in &members {
-            self.kill_stranger(&member.spec.name);
-        }
-    }
-
-    /// What somebody else started again with our `restart` command is ours to stop as well.
-    fn kill_stranger(&self, name: &str) {
-        let Some(pid) = self.dir.living_pid(name).and_then(Pid::from_raw) else { return };
-        if let Err(error) = rustix::process::kill_process(pid, Signal::KILL) {
-            tracing::warn!(name, %error, "killing what was restarted by hand");
-        }
-    }
-}
-
-impl Drop for Stack {
-    fn drop(&mut self) {
-        self.stop();
-        if std::thread::panicking() {
-            self.dir.keep();
-        }
     }
 }
 

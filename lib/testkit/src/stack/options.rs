@@ -33,6 +33,8 @@ pub struct StackOptions {
     pub links: Vec<(End, End)>,
     /// Settings laid over the generated ones; see [`StackOptions::set`].
     pub overrides: Vec<Override>,
+    /// Variables that programs find in their environment; see [`StackOptions::env`].
+    pub env: Vec<Variable>,
     /// Lets `spill/` objects in without a signature.
     pub s3_unsigned_put: bool,
     pub progress: Progress,
@@ -43,6 +45,14 @@ pub struct StackOptions {
 pub struct Override {
     pub program: String,
     pub toml: String,
+}
+
+/// An environment variable for one program, or for all programs of a kind.
+#[derive(Debug, Clone)]
+pub struct Variable {
+    pub program: String,
+    pub key: String,
+    pub value: String,
 }
 
 impl Default for StackOptions {
@@ -62,6 +72,7 @@ impl Default for StackOptions {
             dir: None,
             links: Vec::new(),
             overrides: Vec::new(),
+            env: Vec::new(),
             s3_unsigned_put: false,
             progress: Progress::silent(),
         }
@@ -74,6 +85,14 @@ impl StackOptions {
     #[must_use]
     pub fn set(mut self, program: &str, toml: &str) -> Self {
         self.overrides.push(Override { program: program.into(), toml: toml.into() });
+        self
+    }
+
+    /// Gives one process or kind a variable; [`super::Stack::clear_env`] takes it away again.
+    #[must_use]
+    pub fn env(mut self, program: &str, key: &str, value: &str) -> Self {
+        let (program, key, value) = (program.into(), key.into(), value.into());
+        self.env.push(Variable { program, key, value });
         self
     }
 

@@ -11,6 +11,7 @@ use super::options::{AgentOptions, StackOptions};
 use super::ready::Ready;
 use super::seed::Seeds;
 use super::servers::{BUCKET, Plan, Servers};
+use super::stop::Wave;
 use super::{StatusPages, settings_file};
 use crate::binaries;
 use crate::error::StackError;
@@ -175,7 +176,7 @@ impl Site<'_> {
             cwd: self.dir.root().to_owned(),
             log: self.dir.log("status-page"),
         };
-        Ok(Plan { spec, ready: Ready::Http(Arc::clone(port)) })
+        Ok(Plan { spec, ready: Ready::Http(Arc::clone(port)), wave: Wave::Doors })
     }
 
     /// An agent with a state of its own, at the stack's API and S3.
@@ -247,15 +248,21 @@ impl Site<'_> {
         settings_file::write(&config, settings, &laid_over)?;
         let mut args: Vec<String> = command.iter().map(ToString::to_string).collect();
         args.extend(["--config".into(), config.display().to_string()]);
+        let env = self.options.env.iter().filter(|v| v.program == name || v.program == kind);
         let spec = ProcessSpec {
             program: binaries::program(binary, self.options.release),
             args,
-            env: Vec::new(),
+            env: env.map(|v| (v.key.clone(), v.value.clone())).collect(),
             cwd: self.dir.root().to_owned(),
             log: self.dir.log(&name),
             name,
         };
-        Ok(Plan { spec, ready })
+        let wave = match kind {
+            "agent" => Wave::Agents,
+            "consumer" => Wave::Consumers,
+            _ => Wave::Doors,
+        };
+        Ok(Plan { spec, ready, wave })
     }
 }
 

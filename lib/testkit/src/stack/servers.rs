@@ -10,6 +10,7 @@ use super::dir::StackDir;
 use super::link::End;
 use super::options::StackOptions;
 use super::ready::Ready;
+use super::stop::Wave;
 use crate::artifacts::Artifacts;
 use crate::error::StackError;
 use crate::kafka::{self, Broker, Door};
@@ -37,6 +38,7 @@ pub struct Servers {
 pub struct Plan {
     pub spec: ProcessSpec,
     pub ready: Ready,
+    pub wave: Wave,
 }
 
 impl Plan {
@@ -120,18 +122,22 @@ impl Servers {
         let mut plans = Vec::new();
         for broker in &self.brokers {
             let spec = broker.spec(artifacts, dir.log(&broker.name));
-            plans.push(Plan { spec, ready: Ready::Kafka(Arc::clone(broker)) });
+            plans.push(Plan { spec, ready: Ready::Kafka(Arc::clone(broker)), wave: Wave::Servers });
         }
         for server in &self.mysql {
             let spec = server.spec(&artifacts.mysql_base, dir.log(&server.name));
-            plans.push(Plan { spec, ready: Ready::Mysql(Arc::clone(server)) });
+            plans.push(Plan { spec, ready: Ready::Mysql(Arc::clone(server)), wave: Wave::Servers });
         }
         let (binary, cwd) = (&artifacts.redis_server, dir.data("redis"));
         let spec = redis::spec(binary, &self.redis, cwd, dir.log("redis"));
-        plans.push(Plan { spec, ready: Ready::Redis(Arc::clone(&self.redis)) });
+        plans.push(Plan {
+            spec,
+            ready: Ready::Redis(Arc::clone(&self.redis)),
+            wave: Wave::Servers,
+        });
         let (config, cwd) = (self.s3_config(dir), dir.data("s3"));
         let spec = s3_server::spec(xtask, &config, cwd, dir.log("s3"));
-        plans.push(Plan { spec, ready: Ready::S3(Arc::clone(&self.s3_port)) });
+        plans.push(Plan { spec, ready: Ready::S3(Arc::clone(&self.s3_port)), wave: Wave::Servers });
         plans
     }
 

@@ -1,0 +1,109 @@
+//! `cargo xtask test`: every test, in the order from quick to slow, with the time of each step.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::time::Instant;
+
+use spillway_testkit::{StackError, binaries, stack};
+
+#[derive(Debug, clap::Args)]
+pub struct TestArgs {
+    /// Leave out what needs Kafka, MySQL, Redis or S3
+    #[arg(long)]
+    fast: bool,
+    /// Only tests whose name contains this
+    filter: Option<String>,
+}
+
+const E2E: &str = "spillway-e2e";
+
+pub fn run(args: &TestArgs) -> Result<(), StackError> {
+    let filter: Vec<&str> = args.filter.as_deref().into_iter().collect();
+    if args.fast {
+        let targets = targets_without_servers(&binaries::workspace())?;
+        let mut command = vec!["test", "--workspace", "--exclude", E2E, "--lib", "--bins"];
+        for target in &targets {
+            command.extend(["--test", target]);
+        }
+        command.extend(&filter);
+        return step("tests that need no servers", &command);
+    }
+    let mut command = vec!["test", "--workspace", "--exclude", E2E];
+    command.extend(&filter);
+    step("unit, property and integration tests", &command)?;
+    let packages: Vec<&str> = stack::PACKAGES.iter().map(|(package, _)| *package).collect();
+    let since = Instant::now();
+    binaries::build(&packages, false, true)?;
+    told("building the programs", since);
+    // One stack at a time: two cores carry one Kafka, one MySQL and our programs.
+    let mut command = vec!["test", "--package", E2E];
+    command.extend(&filter);
+    command.extend(["--", "--test-threads=1"]);
+    step("whole-pipeline tests", &command)
+}
+
+fn step(name: &str, args: &[&str]) -> Result<(), StackError> {
+    println!("── {name}");
+    let since = Instant::now();
+    let mut command = Command::new(binaries::cargo());
+    command.current_dir(binaries::workspace()).args(args);
+    let status = spillway_testkit::process::status(command).map_err(StackError::io(name))?;
+    told(name, since);
+    if status.success() {
+        return Ok(());
+    }
+    Err(StackError::Refused { what: format!("{name} failed") })
+}
+
+fn told(name: &str, since: Instant) {
+    println!("   {name}: {:.1} s", since.elapsed().as_secs_f64());
+}
+
+/// Names of the integration tests that start no stack: none of their files mentions one.
+fn targets_without_servers(root: &Path) -> Result<BTreeSet<String>, StackError> {
+    let mut quick = BTreeSet::new();
+    let mut slow = BTreeSet::new();
+    for parent in [root.to_owned(), root.join("lib")] {
+        for package in entries(&parent)? {
+            if package.ends_with("e2e") || !package.join("Cargo.toml").is_file() {
+                continue;
+            }
+            for target in entries(&package.join("tests")).unwrap_or_default() {
+                let is_target = target.extension().is_some_and(|e| e == "rs")
+                    || target.join("main.rs").is_file();
+                let Some(name) = target.file_stem().and_then(|name| name.to_str()) else {
+                    continue;
+                };
+                if is_target {
+                    let set = if starts_stack(&target)? { &mut slow } else { &mut quick };
+                    set.insert(name.to_owned());
+                }
+            }
+        }
+    }
+    // Cargo selects targets by name in all packages: a name that is both is left out.
+    Ok(quick.difference(&slow).cloned().collect())
+}
+
+fn starts_stack(path: &Path) -> Result<bool, StackError> {
+    if path.is_dir() {
+        for entry in entries(path)? {
+            if starts_stack(&entry)? {
+                return Ok(true);
+            }
+        }
+        return Ok(false);
+    }
+    let text = fs::read_to_string(path);
+    let text = text.map_err(StackError::io(format!("reading {}", path.display())))?;
+    Ok(text.contains("Stack::start") || text.contains("mod rig"))
+}
+
+fn entries(dir: &Path) -> Result<Vec<std::path::PathBuf>, StackError> {
+    let read = fs::read_dir(dir).and_then(|dir| {
+        dir.map(|entry| entry.map(|entry| entry.path())).collect::<Result<Vec<_>, _>>()
+    });
+    read.map_err(StackError::io(format!("listing {}", dir.display())))
+}
