@@ -20,10 +20,11 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::commit::GroupOffsets;
+use crate::group::Assignment;
 use crate::last_seen;
 use crate::log_ends::LogEnds;
 use crate::metrics::Metrics;
-use crate::poller::{self, Assignment, PollerError};
+use crate::poller::{self, PollerError};
 use crate::quarantine::DeadLetters;
 use crate::receive::Intake;
 use crate::settings::ConsumerSettings;
@@ -47,6 +48,8 @@ pub async fn run(settings: ConsumerSettings, ctx: Context) -> Result<Drained, Ru
     let publisher = ctx.metrics.register(|registry| Publisher::start(&settings.kafka, registry))?;
     check_topics(&publisher, partitioning, &ctx).await?;
     let stop = CancellationToken::new();
+    // Whatever ends this function, the poller's thread does not outlive it.
+    let _ends_the_poller = stop.clone().drop_guard();
     let (told, redis) = last_seen::start(&settings.redis, &metrics, stop.clone())?;
     let redis = redis.map(tokio::spawn);
     let config = consumer_config(&settings)?;
@@ -214,7 +217,10 @@ async fn finish(
     stop.cancel();
     match dead {
         Some(end) => end??,
-        None => tokio::time::timeout_at(ctx.shutdown.drain_until(), poller).await???,
+        None => match tokio::time::timeout_at(ctx.shutdown.drain_until(), poller).await {
+            Ok(end) => end??,
+            Err(_) => return Ok(Drained::Left("Kafka did not let go of the group".to_owned())),
+        },
     }
     if unfinished > 0 {
         let left = format!("{unfinished} workers had a transaction that did not end; Kafka has it");

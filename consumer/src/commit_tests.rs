@@ -1,3 +1,5 @@
+//! The compare-and-set, and how an unanswered COMMIT is judged.
+
 use super::*;
 
 fn advance(partition: u16, from: PerLane<i64>, to: PerLane<i64>) -> Advance {

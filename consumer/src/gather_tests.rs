@@ -1,3 +1,5 @@
+//! What goes into a transaction, and in which order.
+
 use std::time::Duration;
 
 use bytes::Bytes;

@@ -1,5 +1,5 @@
 //! last_seen, to Redis: a bounded queue that is dropped rather than waited for. Redis is a write
-//! buffer the keeper folds into MySQL; away or flushed it costs nothing but freshness of two columns.
+//! buffer the keeper folds into MySQL; away or flushed it costs two columns their freshness.
 
 use std::time::Duration;
 

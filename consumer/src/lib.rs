@@ -18,6 +18,8 @@ pub mod migrations;
 
 pub mod claim;
 pub mod log_ends;
+pub mod group;
+pub mod sources;
 pub mod poller;
 pub mod receive;
 

@@ -107,9 +107,9 @@ impl Metrics {
             merges: Counter::default(),
             series_created: Counter::default(),
             transactions: Counter::default(),
-            transaction_points: Histogram::new(
-                [1.0, 100.0, 1e3, 5e3, 1e4, 2e4, 5e4, 1e5, 2e5, 5e5, 1e6].into_iter(),
-            ),
+            transaction_points: Histogram::new([
+                1.0, 100.0, 1e3, 5e3, 1e4, 2e4, 5e4, 1e5, 2e5, 5e5, 1e6,
+            ]),
             transaction_seconds: Histogram::new(seconds()),
             commit_seconds: Histogram::new(seconds()),
             unknown_commits: Family::default(),

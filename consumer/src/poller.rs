@@ -1,5 +1,5 @@
-//! The one thread that talks to the consumer group: it polls, feeds the workers' queues, pauses what
-//! is full, and reads each partition from exactly the offset its worker claimed.
+//! The one thread that talks to the consumer group: it polls, feeds the workers' queues, pauses
+//! what is full, and reads each partition from exactly the offset its worker claimed.
 //!
 //! - On an assignment it assigns nothing: workers first claim their partitions in MySQL. So a
 //!   dead shard keeps its own partitions waiting and nothing else, and membership is kept.
@@ -9,23 +9,24 @@
 //!   all claimed partitions again, each at its next offset that is not enqueued yet.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rdkafka::config::FromClientConfigAndContext;
-use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext};
-use rdkafka::error::{KafkaError, KafkaResult};
-use rdkafka::message::{BorrowedMessage, Message};
-use rdkafka::types::{RDKafkaErrorCode, RDKafkaRespErr};
-use rdkafka::{ClientConfig, ClientContext, Offset, TopicPartitionList};
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
+use rdkafka::error::KafkaError;
+use rdkafka::types::RDKafkaErrorCode;
+use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use spillway_proto::kafka_record::Lane;
 use spillway_publisher::LogGate;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::commit::{GroupOffsets, PerLane};
+use crate::group::{Assignment, Group};
 use crate::metrics::{Metrics, OfLane};
 use crate::receive::{Intake, Record};
+use crate::sources::{Source, Taken, take};
 
 /// How long one poll waits for a record: how late a command or a resumption may be.
 const POLL_WAIT: Duration = Duration::from_millis(20);
@@ -35,17 +36,6 @@ const RECORDS_BETWEEN_CHORES: u32 = 256;
 const IDLE_COMMIT: Duration = Duration::from_secs(5);
 /// How often a lost place in a log may make every partition be claimed anew.
 const RECHECK_PAUSE: Duration = Duration::from_secs(10);
-
-/// What the group gave to this consumer.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Assignment {
-    /// Rises with every change; a claim made under an older one is void.
-    pub number: u64,
-    /// Partitions of which both lanes are here.
-    pub whole: BTreeSet<u16>,
-    /// Partitions of which one lane went to somebody else: nobody may read them.
-    pub half: BTreeSet<u16>,
-}
 
 /// What a worker asks of the poller.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -80,68 +70,6 @@ pub enum PollerError {
     Fatal(String),
 }
 
-/// What the group said, kept until the poller looks.
-#[derive(Default)]
-struct Group {
-    changes: Mutex<Vec<Change>>,
-    metrics: Option<Metrics>,
-}
-
-enum Change {
-    Assigned(Vec<(Lane, u16)>),
-    Revoked,
-}
-
-impl ClientContext for Group {}
-
-impl Group {
-    fn take_changes(&self) -> Vec<Change> {
-        std::mem::take(&mut *self.changes.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-}
-
-impl ConsumerContext for Group {
-    fn rebalance(
-        &self,
-        consumer: &BaseConsumer<Self>,
-        err: RDKafkaRespErr,
-        list: &mut TopicPartitionList,
-    ) {
-        let assigned = err == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS;
-        let done = match assigned {
-            true => consumer.assign(&TopicPartitionList::new()),
-            false => consumer.unassign(),
-        };
-        if let Err(error) = done {
-            tracing::error!(%error, "librdkafka refused the answer to a rebalance");
-        }
-        let places = list.elements().into_iter().filter_map(|element| {
-            let partition = u16::try_from(element.partition()).ok()?;
-            Some((Lane::of_topic(element.topic())?, partition))
-        });
-        let change = if assigned { Change::Assigned(places.collect()) } else { Change::Revoked };
-        self.changes.lock().unwrap_or_else(PoisonError::into_inner).push(change);
-    }
-
-    fn commit_callback(&self, result: KafkaResult<()>, _offsets: &TopicPartitionList) {
-        if let Err(error) = result {
-            self.metrics.iter().for_each(|metrics| {
-                metrics.group_commits_failed.inc();
-            });
-            tracing::debug!(%error, "Kafka did not take the group's offsets; they are told again");
-        }
-    }
-}
-
-/// One partition being read.
-struct Source {
-    claim: u64,
-    /// Next offset to enqueue.
-    next: PerLane<i64>,
-    /// A jump seen once: fetched again, and believed if it comes again.
-    suspect: PerLane<Option<i64>>,
-}
-
 struct Poller {
     parts: Parts,
     consumer: BaseConsumer<Group>,
@@ -157,7 +85,7 @@ struct Poller {
 
 /// Runs until `parts.stop` fires. Blocks: give it a thread.
 pub fn run(parts: Parts) -> Result<(), PollerError> {
-    let group = Group { changes: Mutex::default(), metrics: Some(parts.metrics.clone()) };
+    let group = Group::new(parts.metrics.clone());
     let consumer: BaseConsumer<Group> =
         BaseConsumer::from_config_and_context(&parts.config, group).map_err(PollerError::Client)?;
     consumer.subscribe(&Lane::ALL.map(Lane::topic)).map_err(PollerError::Client)?;
@@ -278,21 +206,12 @@ impl Poller {
     fn follow_group(&mut self) {
         for change in self.consumer.context().take_changes() {
             self.forget_all();
-            let (mut whole, mut half) = (BTreeSet::new(), BTreeSet::new());
-            if let Change::Assigned(places) = change {
-                self.parts.metrics.rebalances.inc();
-                for (_, partition) in &places {
-                    let lanes = places.iter().filter(|(_, other)| other == partition).count();
-                    let set = if lanes == Lane::ALL.len() { &mut whole } else { &mut half };
-                    set.insert(*partition);
-                }
-            }
-            tracing::info!(partitions = whole.len(), half = half.len(), "assignment");
-            let count = i64::try_from(whole.len() + half.len()).unwrap_or(i64::MAX);
+            let next = self.parts.assignment.borrow().next(&change);
+            tracing::info!(partitions = next.whole.len(), half = next.half.len(), "assignment");
+            self.parts.metrics.rebalances.inc();
+            let count = i64::try_from(next.whole.len() + next.half.len()).unwrap_or(i64::MAX);
             self.parts.metrics.partitions_assigned.set(count);
-            self.parts.assignment.send_modify(|assignment| {
-                *assignment = Assignment { number: assignment.number + 1, whole, half };
-            });
+            self.parts.assignment.send_replace(next);
         }
     }
 
@@ -319,7 +238,7 @@ impl Poller {
             Command::Start { assignment, .. }
                 if assignment != self.parts.assignment.borrow().number => {}
             Command::Start { partition, claim, from, .. } => {
-                self.sources.insert(partition, Source { claim, next: from, suspect: [None; 2] });
+                self.sources.insert(partition, Source::new(claim, from));
                 self.reassign = true;
             }
             Command::Stop { partition, claim } => {
@@ -415,41 +334,6 @@ impl Poller {
         }
         drop(self.consumer);
     }
-}
-
-/// What a polled message is to its partition's worker.
-enum Taken {
-    Record(Record),
-    /// Offsets are missing before it: fetch again from where it should go on.
-    Suspect,
-    /// They are missing from the log itself.
-    Believed(Record),
-    /// Not claimed, or enqueued before.
-    Nothing,
-}
-
-fn take(sources: &mut BTreeMap<u16, Source>, message: &BorrowedMessage<'_>) -> Taken {
-    let Some(lane) = Lane::of_topic(message.topic()) else { return Taken::Nothing };
-    let Ok(partition) = u16::try_from(message.partition()) else { return Taken::Nothing };
-    let Some(source) = sources.get_mut(&partition) else { return Taken::Nothing };
-    let ([live, backlog], [suspect_live, suspect_backlog]) =
-        (&mut source.next, &mut source.suspect);
-    let (next, suspect) = match lane {
-        Lane::Live => (live, suspect_live),
-        Lane::Backlog => (backlog, suspect_backlog),
-    };
-    let offset = message.offset();
-    if offset < *next {
-        return Taken::Nothing;
-    }
-    let jump = offset > *next;
-    if jump && *suspect != Some(offset) {
-        *suspect = Some(offset);
-        return Taken::Suspect;
-    }
-    (*next, *suspect) = (offset + 1, None);
-    let record = Record::copy(message, lane, partition, source.claim);
-    if jump { Taken::Believed(record) } else { Taken::Record(record) }
 }
 
 fn listed(places: impl Iterator<Item = (Lane, u16)>) -> TopicPartitionList {

@@ -258,11 +258,8 @@ impl Settings for ConsumerSettings {
             "gather.backlog_percent",
             "must be 1 to 90: backlog may neither starve nor starve live data",
         );
-        check(
-            (1..=64).contains(&store.workers_per_shard),
-            "store.workers_per_shard",
-            "must be 1 to 64",
-        );
+        let workers = (1..=64).contains(&store.workers_per_shard);
+        check(workers, "store.workers_per_shard", "must be 1 to 64");
         check(
             (1_000..=600_000).contains(&millis(store.statement_timeout)),
             "store.statement_timeout",

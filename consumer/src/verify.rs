@@ -1,7 +1,7 @@
 //! Whether a record is what it says it is: the same check as ingest-api's, and the record's own
 //! words (key, header, partition) held against the frame's.
 //!
-//! What fails here can never be applied, however often it is tried: it goes to [`crate::quarantine`].
+//! What fails here can never be applied, however often it is tried: to [`crate::quarantine`].
 
 use spillway_proto::BatchId;
 use spillway_proto::frame::{Decoder, FrameView, Header};
@@ -77,7 +77,8 @@ impl Reason {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refused {
     pub reason: Reason,
-    pub batch: Option<Named>,
+    /// Boxed: almost every record passes.
+    pub batch: Option<Box<Named>>,
 }
 
 /// Who sent a batch. Trusted only when the frame passed all checks of its own.

@@ -1,3 +1,5 @@
+//! What a record says of itself, held against its frame.
+
 use bytes::Bytes;
 use spillway_proto::frame::Encoder;
 use spillway_proto::kafka_record::Lane;

@@ -1,9 +1,9 @@
 //! Which batches are new: every id is held against the ledger, as it stands in this transaction.
 //!
 //! - A seq that is there already, with the same crc: a duplicate, applied as nothing.
-//! - With another crc, or from another host: a cloned machine gave the id twice. Applied under its content's id, with an
-//!   event, so that neither content is lost and a third copy is still recognised.
-//! - What a batch says of other epochs (its predecessor, what was given up) enters the ledger with it.
+//! - With another crc, or from another host: a cloned machine gave the id twice. Applied under its
+//!   content's id, with an event, so that neither is lost and a third copy is still recognised.
+//! - What a batch says of other epochs (its predecessor, what was given up) enters the ledger too.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;

@@ -107,7 +107,10 @@ impl Drafts {
                 self.rows.truncate(rows);
                 self.samples.truncate(samples);
                 self.sightings.truncate(sightings);
-                return Err(Refused { reason: Reason::FutureTime, batch: Some(named(view)) });
+                return Err(Refused {
+                    reason: Reason::FutureTime,
+                    batch: Some(Box::new(named(view))),
+                });
             }
         }
         self.batches.push(Draft {

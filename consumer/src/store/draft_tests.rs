@@ -1,3 +1,5 @@
+//! Rows at the grid, and points without a place.
+
 use spillway_proto::frame::{Decoder, Encoder};
 use spillway_proto::{Batch, Point, Series};
 use uuid::Uuid;

@@ -1,3 +1,5 @@
+//! One epoch, against a model that counts seq by seq.
+
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;

@@ -21,8 +21,11 @@ use super::{StoreError, Trial};
 
 /// Rows per statement: few shapes, so that each connection prepares each of them once.
 const SHAPES: [usize; 5] = [500, 100, 20, 4, 1];
-/// Bytes of values in one statement, far below any `max_allowed_packet`; a single row may exceed it.
+/// Bytes of values in one statement, far below any `max_allowed_packet`; one row may exceed it.
 const STATEMENT_BYTES_MAX: usize = 2 * 1024 * 1024;
+/// Columns of a row, and about what one takes without its text.
+const COLUMNS: usize = 9;
+const ROW_BYTES: usize = 160;
 /// What a partition of `points` spans; rows go in partition by partition.
 const PARTITION_S: u32 = 3_600;
 
@@ -174,6 +177,7 @@ impl Rows {
             return Err(StoreError::Shape("no statement for so many rows"));
         };
         let mut values = MySqlArguments::default();
+        values.reserve(chunk.len() * COLUMNS, chunk.len() * ROW_BYTES);
         for row in self.rows.get(chunk).unwrap_or_default() {
             self.bind(&mut values, row).map_err(sqlx::Error::Encode)?;
         }
@@ -207,7 +211,8 @@ impl Rows {
         let (mut old, mut new) = (Vec::new(), Vec::new());
         for row in self.rows.get_mut(chunk).unwrap_or_default() {
             let Some(text) = stored.get(&(row.series_id, row.window_ts)) else { continue };
-            (old.clear(), new.clear());
+            old.clear();
+            new.clear();
             decode_vals(text, &mut old)?;
             decode_vals(self.text.get(row.vals.clone()).unwrap_or_default(), &mut new)?;
             let both = merge(&old, &new);

@@ -1,11 +1,15 @@
+//! Packing, merging within a transaction, and statement shapes.
+
 use super::super::Work;
 use super::super::decide::Fate;
 use super::super::draft::{Draft, Drafts};
 use super::*;
 use spillway_proto::BatchId;
 
-/// Drafts of batches given as (series, window, samples) rows.
-fn drafts(batches: &[Vec<(u64, u32, Vec<(i64, f64)>)>]) -> Drafts {
+/// Series, window, samples.
+type Piece = (u64, u32, Vec<(i64, f64)>);
+
+fn drafts(batches: &[Vec<Piece>]) -> Drafts {
     let mut drafts = Drafts::default();
     for (index, rows) in batches.iter().enumerate() {
         let from = drafts.rows.len();

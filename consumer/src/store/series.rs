@@ -13,7 +13,7 @@ use super::statement::{Sql, get, get_id, run};
 use super::{StoreError, Trial};
 use crate::verify::Reason;
 
-/// Series one partition's cache may hold; at the limit it starts over, which costs one look-up each.
+/// Series one partition's cache may hold; at the limit it starts over, at a look-up each.
 const KNOWN_MAX: usize = 1_000_000;
 /// Series looked up, or inserted, by one statement.
 const SERIES_PER_STATEMENT: usize = 500;

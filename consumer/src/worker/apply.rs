@@ -13,21 +13,13 @@ use tokio::time::Instant;
 use super::link::Link;
 use super::{Ended, Worker};
 use crate::claim::Obstacle;
-use crate::commit::{Advance, CommitError, Committed, Settled, commit, roll_back, settle};
-use crate::last_seen::Seen;
-use crate::metrics::{Outcome, Reason as ReasonLabel, since};
+use crate::commit::{CommitError, commit};
+use crate::metrics::since;
 use crate::quarantine::{QuarantineError, Quarantined};
 use crate::receive::{Appended, Record};
-use crate::store::classify::{Verdict, classify};
-use crate::store::draft::{Draft, Judge};
+use crate::store::draft::Judge;
 use crate::store::{StoreError, Work, Written, write};
-use crate::verify::{Named, Reason, Refused, verify};
-
-/// The same transaction is tried whole so often; then it is halved, which mends deadlocks and
-/// servers too slow for it.
-const WHOLE_ATTEMPTS: u32 = 4;
-/// An hour, for the cap on new series.
-const HOUR: Duration = Duration::from_secs(3_600);
+use crate::verify::{Refused, verify};
 
 /// What became of some records.
 enum Stored {
@@ -39,7 +31,7 @@ enum Stored {
 }
 
 /// What one attempt says to do next.
-enum Step {
+pub(super) enum Step {
     Committed,
     Again(Duration),
     Split(Duration),
@@ -49,19 +41,21 @@ enum Step {
 }
 
 /// Records in hand, with what is known of them besides.
-struct Hand {
-    records: Vec<Record>,
+pub(super) struct Hand {
+    pub records: Vec<Record>,
     /// Those in dead letters.
-    letters: Vec<Quarantined>,
+    pub letters: Vec<Quarantined>,
     /// What only the store could refuse.
-    refused: BTreeMap<Place, Refused>,
-    attempts: u32,
+    pub refused: BTreeMap<Place, Refused>,
+    /// Counted against the limit on dead letters already.
+    pub allowed: BTreeSet<Place>,
+    pub attempts: u32,
 }
 
 /// Where a record is.
-type Place = (Lane, u16, i64);
+pub(super) type Place = (Lane, u16, i64);
 
-fn place(record: &Record) -> Place {
+pub(super) fn place(record: &Record) -> Place {
     (record.lane, record.partition, record.offset)
 }
 
@@ -105,8 +99,13 @@ impl Worker {
     }
 
     async fn store(&mut self, records: Vec<Record>) -> Stored {
-        let (letters, refused) = (Vec::new(), BTreeMap::new());
-        let mut hand = Hand { records, letters, refused, attempts: 0 };
+        let mut hand = Hand {
+            records,
+            letters: Vec::new(),
+            refused: BTreeMap::new(),
+            allowed: BTreeSet::new(),
+            attempts: 0,
+        };
         loop {
             self.follow();
             self.drop_strangers(&mut hand);
@@ -235,7 +234,8 @@ impl Worker {
                 continue;
             }
             let partition = record.partition;
-            let outcome = match self.limiter.admits(record, &refused, per_minute_max) {
+            let first = hand.allowed.insert(place(record));
+            let outcome = match !first || self.limiter.admits(record, &refused, per_minute_max) {
                 true => self.shared.dead_letters.send(record, &refused).await,
                 false => Err(QuarantineError::TooMany),
             };
@@ -287,212 +287,8 @@ impl Worker {
         };
         write(session, limit, &work, &mut self.rows).await
     }
-
-    /// What to do after a failure; the transaction is rolled back either way.
-    async fn failed(&mut self, hand: &mut Hand, error: &StoreError) -> Step {
-        if let StoreError::Refused { index, reason } = error {
-            self.refuse(hand, *index, *reason);
-            return self.rolled_back(Step::Again(Duration::ZERO)).await;
-        }
-        let verdict = classify(error);
-        self.note_trouble(error, verdict);
-        let pause = self.pause.next_delay();
-        let worn_out = hand.attempts >= WHOLE_ATTEMPTS && hand.records.len() > 1;
-        match verdict {
-            Verdict::Retry | Verdict::Duplicate if worn_out => {
-                self.rolled_back(Step::Split(pause)).await
-            }
-            Verdict::Retry | Verdict::Duplicate => self.rolled_back(Step::Again(pause)).await,
-            Verdict::Split => self.rolled_back(Step::Split(pause)).await,
-            Verdict::Poison(number) if hand.records.len() == 1 => {
-                self.refuse(hand, 0, Reason::RefusedByMysql(number));
-                self.rolled_back(Step::Again(Duration::ZERO)).await
-            }
-            Verdict::Poison(_) => self.rolled_back(Step::Split(Duration::ZERO)).await,
-            Verdict::Reconnect if worn_out && matches!(error, StoreError::Late(_)) => {
-                self.link = None;
-                Step::Split(pause)
-            }
-            Verdict::Reconnect | Verdict::Wait(_) => {
-                self.link = None;
-                Step::Again(pause)
-            }
-        }
-    }
-
-    /// Rolls back, or closes the connection, which does the same.
-    async fn rolled_back(&mut self, step: Step) -> Step {
-        let limit = self.statement_timeout();
-        if let Some(link) = &mut self.link
-            && let Err(error) = roll_back(&mut link.session, limit).await
-        {
-            tracing::debug!(%error, "ROLLBACK failed: the connection is closed");
-            self.link = None;
-        }
-        step
-    }
-
-    async fn fenced(&mut self) -> Step {
-        self.shared.metrics.fenced.inc();
-        tracing::warn!(shard = %self.id.shard, "fenced: what was read is dropped and claimed anew");
-        self.rolled_back(Step::GiveUp).await
-    }
-
-    /// Notes that a record's batch can never be applied.
-    fn refuse(&self, hand: &mut Hand, index: usize, reason: Reason) {
-        let Some(record) = hand.records.get(index) else { return };
-        let draft = self.drafts.batches.iter().find(|draft| draft.index == index);
-        let batch = draft.map(|draft| named(draft));
-        hand.refused.insert(place(record), Refused { reason, batch });
-    }
-
-    /// Learns what became of a COMMIT without an answer.
-    async fn settle(
-        &mut self,
-        advances: Vec<Advance>,
-        error: &StoreError,
-    ) -> Result<Committed, Step> {
-        tracing::warn!(%error, shard = %self.id.shard, "COMMIT was not answered: asking positions");
-        let (limit, server) = (self.statement_timeout(), self.server.clone());
-        self.link = None;
-        let outcome = loop {
-            if self.is_out_of_time() {
-                break Err(("abandoned", Step::OutOfTime));
-            }
-            if self.connect().await {
-                if self.server != server {
-                    break Err(("other-server", Step::GiveUp));
-                }
-                let Some(link) = &mut self.link else { continue };
-                match settle(&mut link.session, limit, advances.clone()).await {
-                    Ok(Settled::Applied(committed)) => break Ok(committed),
-                    Ok(Settled::NotApplied) => {
-                        break Err(("not-applied", Step::Again(Duration::ZERO)));
-                    }
-                    Ok(Settled::Fenced) => break Err(("fenced", Step::GiveUp)),
-                    Err(error) => {
-                        self.note_trouble(&error, classify(&error));
-                        self.link = None;
-                    }
-                }
-            }
-            let pause = self.pause.next_delay();
-            self.pause_for(pause).await;
-            self.follow();
-        };
-        let word = outcome.as_ref().err().map_or("applied", |(word, _)| word);
-        tracing::info!(outcome = word, shard = %self.id.shard, "the unanswered COMMIT is settled");
-        self.shared.metrics.unknown_commits.get_or_create(&Outcome { outcome: word }).inc();
-        outcome.map_err(|(_, step)| step)
-    }
-
-    /// Everything that may follow a COMMIT, and only then.
-    fn finish(&mut self, hand: &Hand, written: &Written, committed: &Committed) {
-        self.pause.reset();
-        self.partitions.advance(committed);
-        self.shared.group_offsets.note(committed);
-        let metrics = &self.shared.metrics;
-        for advance in committed.advances() {
-            for (lane, next) in Lane::ALL.into_iter().zip(advance.to) {
-                metrics.applied(lane, advance.partition, next);
-            }
-        }
-        metrics.transactions.inc();
-        metrics.transaction_points.observe(written.points as f64);
-        metrics.batches_applied.inc_by(written.batches);
-        metrics.points_applied.inc_by(written.points);
-        metrics.batches_duplicate.inc_by(written.duplicates);
-        metrics.points_expired.inc_by(written.expired);
-        metrics.batches_cloned.inc_by(written.cloned);
-        metrics.rows.inc_by(written.rows);
-        metrics.merges.inc_by(written.merges);
-        for letter in &hand.letters {
-            let reason = ReasonLabel { reason: letter.refused.reason.word() };
-            metrics.batches_quarantined.get_or_create(&reason).inc();
-        }
-        let now_ms = now_ms();
-        let appended = hand.records.iter().filter_map(|record| match record.appended {
-            Appended::At(ms) => Some(ms),
-            Appended::Unknown => None,
-        });
-        if let Some(newest) = appended.max() {
-            metrics.append_age_seconds.set(now_ms.saturating_sub(newest) as f64 / 1_000.0);
-        }
-        self.probe.ok(Duration::ZERO);
-        self.count_created(written);
-        self.tell_last_seen(hand, written, now_ms);
-    }
-
-    fn count_created(&mut self, written: &Written) {
-        for ((partition, environment), created) in &written.series_created {
-            self.shared.metrics.series_created.inc_by(*created);
-            let Some(held) = self.partitions.get_mut(*partition) else { continue };
-            if held.created_since.elapsed() >= HOUR {
-                held.created.clear();
-                held.created_since = Instant::now();
-            }
-            *held.created.entry(environment.clone()).or_default() += created;
-        }
-    }
-
-    /// The series of the applied rows are known from now on, and Redis hears of some of them.
-    fn tell_last_seen(&mut self, hand: &Hand, written: &Written, now_ms: i64) {
-        let at_ts = u32::try_from(now_ms / 1_000).unwrap_or(0);
-        let every_s = self.shared.settings.redis.per_series.get().as_secs();
-        let every_s = u32::try_from(every_s).unwrap_or(u32::MAX);
-        let mut seen = Seen { shard: self.id.shard.clone(), at_ts, ..Seen::default() };
-        let mut hosts = BTreeSet::new();
-        let batches = self.drafts.batches.iter().zip(&written.fates);
-        for (batch, _) in batches.filter(|(_, fate)| fate.applies()) {
-            let Some(record) = hand.records.get(batch.index) else { continue };
-            let Some(held) = self.partitions.get_mut(record.partition) else { continue };
-            let before = seen.series.len();
-            for row in self.drafts.rows.get(batch.rows.clone()).unwrap_or_default() {
-                if held.known.seen(row.series_id, at_ts, every_s) {
-                    seen.series.push(row.series_id);
-                }
-            }
-            if seen.series.len() > before {
-                hosts.insert(batch.host_id);
-            }
-        }
-        if !seen.series.is_empty() {
-            seen.hosts = hosts.into_iter().collect();
-            self.shared.last_seen.tell(seen);
-        }
-    }
-
-    /// Sleeps, but not through a stop or a new assignment.
-    async fn pause_for(&mut self, pause: Duration) {
-        let shared = &mut self.shared;
-        tokio::select! {
-            () = tokio::time::sleep(pause) => {}
-            _ = shared.assignment.changed() => {}
-            _ = shared.shards.changed() => {}
-        }
-    }
-
-    fn is_out_of_time(&self) -> bool {
-        let shutdown = &self.shared.shutdown;
-        shutdown.requested() && Instant::now() + self.pause_margin() >= shutdown.drain_until()
-    }
-
-    /// Kept free at the end of the drain for the group's last commit.
-    fn pause_margin(&self) -> Duration {
-        Duration::from_secs(2)
-    }
 }
 
-fn named(draft: &Draft) -> Named {
-    Named {
-        id: draft.id,
-        environment: draft.environment.clone(),
-        host: draft.host.clone(),
-        points: u64::from(draft.points) + u64::from(draft.expired),
-        window_ts: draft.window_ts,
-    }
-}
-
-fn now_ms() -> i64 {
+pub(super) fn now_ms() -> i64 {
     jiff::Timestamp::now().as_millisecond()
 }

@@ -1,7 +1,7 @@
 //! The partitions of one worker: what it holds, what it may not read and why, and what it will try
 //! to claim next.
 //!
-//! Invariant: a partition is held under exactly one claim number, and nothing of an older one counts.
+//! Invariant: a partition is held under one claim number, and nothing of an older one counts.
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use crate::claim::{Claimed, Obstacle};
 use crate::commit::{Advance, Committed, PerLane};
-use crate::poller::Assignment;
+use crate::group::Assignment;
 use crate::receive::Record;
 use crate::store::series::Known;
 

@@ -1,3 +1,5 @@
+//! What a worker holds, from assignment to COMMIT.
+
 use bytes::Bytes;
 use spillway_proto::kafka_record::Lane;
 

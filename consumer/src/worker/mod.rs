@@ -4,9 +4,11 @@
 //! its shard suffers stays with it. It never waits for ever, and never holds more than its queues
 //! and one transaction.
 
-mod apply;
 mod hold;
 mod link;
+mod apply;
+mod trouble;
+mod finish;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -27,10 +29,11 @@ use tokio::time::Instant;
 use crate::claim::{Claimed, Expected, Obstacle, claim};
 use crate::commit::GroupOffsets;
 use crate::gather::gather;
+use crate::group::Assignment;
 use crate::last_seen::LastSeen;
 use crate::log_ends::LogEnds;
 use crate::metrics::{Metrics, OfLane, Reason as ReasonLabel, add};
-use crate::poller::{Assignment, Command};
+use crate::poller::Command;
 use crate::quarantine::{DeadLetters, Limiter};
 use crate::receive::{Intake, Record};
 use crate::settings::ConsumerSettings;

@@ -18,6 +18,7 @@ use spillway_proto::partition::Partitioning;
 use spillway_proto::{Batch, frame::Encoder};
 use spillway_runtime::program::{Context, Drained, RunError};
 use spillway_runtime::settings::Dur;
+use spillway_testkit::stack::StackFile;
 use spillway_testkit::{Stack, StackOptions};
 use sqlx::mysql::{MySqlConnectOptions, MySqlSslMode};
 use sqlx::{ConnectOptions as _, MySqlConnection};
@@ -38,7 +39,6 @@ pub struct Site {
     pub conn: MySqlConnection,
     pub mysql: SocketAddr,
     pub kafka: String,
-    options: MySqlConnectOptions,
     producer: ThreadedProducer<rdkafka::producer::DefaultProducerContext>,
     dir: tempfile::TempDir,
     _stack: Option<Arc<Stack>>,
@@ -54,6 +54,10 @@ pub struct Consumer {
 impl Site {
     pub async fn new() -> Self {
         let turn = TURN.lock().await;
+        let logs =
+            tracing_subscriber::fmt().with_test_writer().with_max_level(tracing::Level::INFO);
+        // Another test has done it.
+        logs.try_init().unwrap_or_default();
         let (mysql, kafka, stack) = servers().await;
         let options: MySqlConnectOptions = format!("mysql://stack:stack@{mysql}").parse().unwrap();
         let options = options.ssl_mode(MySqlSslMode::Preferred).pipes_as_concat(false);
@@ -69,8 +73,7 @@ impl Site {
         config.set("bootstrap.servers", &kafka).set("linger.ms", "1").set("acks", "all");
         let producer = config.create().unwrap();
         let dir = tempfile::tempdir().unwrap();
-        let mut site =
-            Self { conn, mysql, kafka, options, producer, dir, _stack: stack, _turn: turn };
+        let mut site = Self { conn, mysql, kafka, producer, dir, _stack: stack, _turn: turn };
         site.seed(0..PARTITIONS, 1).await;
         site
     }
@@ -102,8 +105,8 @@ impl Site {
 
     /// The same, with the shard at another address or epoch.
     pub fn settings_for(&self, mysql: SocketAddr, epoch: u32) -> ConsumerSettings {
-        let mut settings = ConsumerSettings::default();
-        settings.shards_file = self.shards_file(mysql, epoch);
+        let shards_file = self.shards_file(mysql, epoch);
+        let mut settings = ConsumerSettings { shards_file, ..ConsumerSettings::default() };
         settings.kafka.brokers = vec![self.kafka.clone()];
         settings.group.session_timeout = Dur::from_secs(6);
         settings.group.commit_interval = Dur::from_millis(100);
@@ -195,10 +198,6 @@ impl Site {
     pub async fn run(&mut self, sql: &str) {
         execute(&mut self.conn, sql).await;
     }
-
-    pub async fn second_connection(&self) -> MySqlConnection {
-        self.options.connect().await.unwrap()
-    }
 }
 
 impl Consumer {
@@ -254,10 +253,10 @@ async fn execute(conn: &mut MySqlConnection, sql: &str) {
 async fn servers() -> (SocketAddr, String, Option<Arc<Stack>>) {
     if let Ok(dir) = std::env::var("SPILLWAY_TEST_STACK") {
         let text = std::fs::read_to_string(PathBuf::from(dir).join("stack.json")).unwrap();
-        let json: serde_json::Value = serde_json::from_str(&text).unwrap();
-        let url = json["mysql"][0]["primary"].as_str().unwrap();
+        let file: StackFile = serde_json::from_str(&text).unwrap();
+        let url = &file.mysql.first().unwrap().primary;
         let mysql = url.rsplit('@').next().unwrap().parse().unwrap();
-        return (mysql, json["kafka"].as_str().unwrap().to_owned(), None);
+        return (mysql, file.kafka, None);
     }
     let mut shared = STACK.lock().await;
     let stack = match shared.upgrade() {

@@ -1,0 +1,6 @@
+//! Benchmarks on the real servers, each of one part alone. Not a part of what runs in production.
+
+pub mod consumer;
+
+mod process_cpu;
+mod site;
