@@ -164,13 +164,12 @@ pub enum Reader {
 }
 
 #[derive(Debug, Args)]
-#[group(id = "sees", required = true, multiple = false)]
 pub struct CreateReader {
     /// The one environment it sees.
-    #[arg(long, group = "sees")]
+    #[arg(long, required_unless_present = "all")]
     pub environment: Option<String>,
     /// It sees all environments.
-    #[arg(long, group = "sees")]
+    #[arg(long, conflicts_with = "environment")]
     pub all: bool,
     /// The MySQL user's name; made from the environment unless told.
     #[arg(long)]

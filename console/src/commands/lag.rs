@@ -2,7 +2,8 @@
 //!
 //! The positions come from MySQL and the ends from Kafka, now; a partition that is behind is as old
 //! as the record it stands at. So the answer grows while the consumer is dead. With a shard's MySQL
-//! down its partitions are `unknown`, and the others are told all the same.
+//! down its partitions are `unknown`, their lag is what the consumers' group last noted in Kafka,
+//! and the others are told all the same.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -70,7 +71,8 @@ pub struct Place {
     pub end: i64,
     pub lag_s: Option<f64>,
     pub state: State,
-    updated_at: i64,
+    /// When MySQL's position moved last; `None` where MySQL did not tell.
+    updated_at: Option<i64>,
 }
 
 impl Place {
@@ -97,6 +99,12 @@ pub async fn measure(desk: &Desk, map: &ShardMap) -> Result<Look, Failure> {
             Vec::new()
         });
         look.places.extend(places(map, shard, &rows, &ends));
+    }
+    if !look.troubles.is_empty() {
+        let noted = kafka.noted(map.partitions).await?;
+        for place in look.places.iter_mut().filter(|place| place.next.is_none()) {
+            place.next = noted.get(&(place.lane, place.partition)).copied();
+        }
     }
     let behind = |place: &&Place| place.records().is_some_and(|records| records > 0);
     let wanted = look.places.iter().filter(behind).take(AGED_MAX);
@@ -132,7 +140,7 @@ fn places(map: &ShardMap, shard: &Shard, rows: &[Position], ends: &AllEnds) -> V
                 end: ends.get(&(lane, partition)).map_or(0, |ends| ends.high),
                 lag_s: None,
                 state: State::Unknown,
-                updated_at: row.map_or(0, |row| row.updated_at),
+                updated_at: row.map(|row| row.updated_at),
             });
         }
     }
@@ -142,6 +150,11 @@ fn places(map: &ShardMap, shard: &Shard, rows: &[Position], ends: &AllEnds) -> V
 /// `appended`: when the record was appended at which the partition stands, if it was read.
 fn judge(place: &mut Place, appended: Option<i64>, now: i64) {
     let Some(records) = place.records() else { return };
+    if place.updated_at.is_none() {
+        // Only noted by the consumers' group: how far behind it was then, at least.
+        place.lag_s = appended.map(|at| (now - at).max(0) as f64 / 1e3);
+        return;
+    }
     if records == 0 {
         (place.lag_s, place.state) = (Some(0.0), State::Ok);
         return;
@@ -149,7 +162,7 @@ fn judge(place: &mut Place, appended: Option<i64>, now: i64) {
     let lag_s = appended.map(|at| (now - at).max(0) as f64 / 1e3);
     place.lag_s = lag_s;
     let behind = lag_s.is_none_or(|lag| lag > LAGGING_AFTER_S);
-    place.state = match (behind, now - place.updated_at > STOPPED_AFTER_MS) {
+    place.state = match (behind, place.updated_at.is_none_or(|at| now - at > STOPPED_AFTER_MS)) {
         (false, _) => State::Ok,
         (true, false) => State::Lagging,
         (true, true) => State::Stopped,
@@ -184,7 +197,9 @@ fn answer(look: &Look, every_partition: bool) -> Answer {
             state.as_str().into(),
         ]);
     }
-    let shown = |place: &&Place| every_partition || place.state != State::Ok;
+    let waiting =
+        |place: &Place| place.records().is_none_or(|records| records > 0) && place.end > 0;
+    let shown = |place: &&Place| every_partition || (place.state != State::Ok && waiting(place));
     let rows: Vec<_> = look.places.iter().filter(shown).map(row).collect();
     if every_partition || !rows.is_empty() {
         let columns = [
@@ -243,6 +258,7 @@ mod tests {
     use super::*;
 
     fn place(next: Option<i64>, end: i64, updated_at: i64) -> Place {
+        let updated_at = next.map(|_| updated_at);
         let (lane, shard) = (Lane::Live, "s0".to_owned());
         let state = State::Unknown;
         Place { lane, partition: 0, shard, next, end, lag_s: None, state, updated_at }
@@ -266,6 +282,12 @@ mod tests {
         assert_eq!(lagging, (State::Lagging, Some(30.0)));
         let stopped = judged(place(Some(5), 9, now - 61_000), Some(now - 90_000), now);
         assert_eq!(stopped, (State::Stopped, Some(90.0)));
+    }
+
+    #[test]
+    fn what_the_group_noted_in_kafka_gives_a_lag_but_never_an_ok() {
+        let noted = Place { updated_at: None, ..place(Some(5), 9, 0) };
+        assert_eq!(judged(noted, Some(1_000), 31_000), (State::Unknown, Some(30.0)));
     }
 
     #[test]

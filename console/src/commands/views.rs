@@ -58,14 +58,18 @@ pub async fn ask_all(
     answer: &mut Answer,
 ) -> Vec<Vec<Json>> {
     let mut all = Vec::new();
+    let mut complete = true;
     for shard in shards {
         match ask(desk, shard, question, &row).await {
             Ok(mut rows) => all.append(&mut rows),
             Err(fault) => {
+                complete = false;
                 answer.trouble(Verdict::Critical, chain(&fault));
             }
         }
     }
+    // "None" from the shards that answered is not "none".
+    answer.fact("complete", complete);
     all
 }
 

@@ -5,14 +5,14 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
-use rdkafka::client::DefaultClientContext;
-use rdkafka::config::RDKafkaLogLevel;
-use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::client::ClientContext;
+use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::KafkaError;
 use rdkafka::message::Message;
 use rdkafka::types::RDKafkaErrorCode;
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
-use spillway_proto::kafka_record::{Lane, TOPIC_DEAD_LETTERS};
+use spillway_proto::kafka_record::{CONSUMER_GROUP, Lane, TOPIC_DEAD_LETTERS};
 use spillway_proto::limits::KAFKA_MESSAGE_BYTES_MAX;
 use spillway_publisher::KafkaSettings;
 use spillway_runtime::settings::SecretFileError;
@@ -74,6 +74,22 @@ pub struct Ends {
 /// The ends of both lanes' partitions.
 pub type AllEnds = BTreeMap<(Lane, u16), Ends>;
 
+/// A command says itself what went wrong; the client's own lines, hundreds in an outage, would
+/// hide it.
+struct Quiet;
+
+impl ClientContext for Quiet {
+    fn log(&self, _: RDKafkaLogLevel, facility: &str, line: &str) {
+        tracing::debug!(facility, line, "librdkafka");
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        tracing::debug!(%error, reason, "librdkafka");
+    }
+}
+
+impl ConsumerContext for Quiet {}
+
 /// A way to Kafka.
 #[derive(Debug, Clone)]
 pub struct Kafka {
@@ -85,9 +101,8 @@ pub struct Kafka {
 impl Kafka {
     pub fn new(settings: &KafkaSettings, deadline: Duration) -> Result<Self, SecretFileError> {
         let mut config = settings.client_config()?;
-        // A command says itself what went wrong; the client's own lines would hide it.
-        config.set("log_level", "0").set_log_level(RDKafkaLogLevel::Emerg);
-        config.set("enable.auto.commit", "false").set("group.id", "spillway-console");
+        // The consumers' group, to read how far it is. Nobody joins it by that.
+        config.set("enable.auto.commit", "false").set("group.id", CONSUMER_GROUP);
         Ok(Self { config, brokers: settings.brokers.join(","), deadline })
     }
 
@@ -103,8 +118,19 @@ impl Kafka {
         tokio::task::spawn_blocking(move || work(&own)).await?
     }
 
-    fn consumer(&self) -> Result<BaseConsumer, KafkaFault> {
-        self.config.create().map_err(KafkaFault::Client)
+    fn consumer(&self) -> Result<BaseConsumer<Quiet>, KafkaFault> {
+        BaseConsumer::from_config_and_context(&self.config, Quiet).map_err(KafkaFault::Client)
+    }
+
+    fn partition_fault(&self, lane: Lane, partition: u16, cause: KafkaError) -> KafkaFault {
+        match cause.rdkafka_error_code() {
+            Some(
+                RDKafkaErrorCode::AllBrokersDown
+                | RDKafkaErrorCode::BrokerTransportFailure
+                | RDKafkaErrorCode::OperationTimedOut,
+            ) => self.unreachable(cause),
+            _ => KafkaFault::Partition { topic: lane.topic().to_owned(), partition, cause },
+        }
     }
 
     /// Who is there and which of our topics exist.
@@ -133,11 +159,64 @@ impl Kafka {
             let mut all = AllEnds::new();
             for lane in lanes {
                 for partition in 0..partitions {
-                    let (low, high) = settled_ends(&consumer, lane, partition, until)?;
+                    let (low, high) = own.settled_ends(&consumer, lane, partition, until)?;
                     all.insert((lane, partition), Ends { low, high });
                 }
             }
             Ok(all)
+        })
+        .await
+    }
+
+    /// A partition's ends, waiting out (within the deadline) the moments after it was made or
+    /// moved, in which no broker calls itself its leader.
+    fn settled_ends(
+        &self,
+        consumer: &BaseConsumer<Quiet>,
+        lane: Lane,
+        partition: u16,
+        until: Instant,
+    ) -> Result<(i64, i64), KafkaFault> {
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            let cause = match consumer.fetch_watermarks(lane.topic(), partition.into(), left) {
+                Ok(ends) => return Ok(ends),
+                Err(cause) => cause,
+            };
+            let moving = matches!(
+                cause.rdkafka_error_code(),
+                Some(
+                    RDKafkaErrorCode::NotLeaderForPartition | RDKafkaErrorCode::LeaderNotAvailable
+                )
+            );
+            if !moving || Instant::now() >= until {
+                return Err(self.partition_fault(lane, partition, cause));
+            }
+            // Nothing is assigned, so this only waits, and serves the client's own events.
+            drop(consumer.poll(LEADER_PAUSE));
+        }
+    }
+
+    /// What the consumers' group has noted as applied: a hint that may lag behind the truth in
+    /// MySQL, for when that can't be asked. Partitions it has noted nothing for are left out.
+    pub async fn noted(&self, partitions: u16) -> Result<BTreeMap<(Lane, u16), i64>, KafkaFault> {
+        self.visit(move |own| {
+            let consumer = own.consumer()?;
+            let mut wanted = TopicPartitionList::new();
+            for lane in Lane::ALL {
+                wanted.add_partition_range(lane.topic(), 0, i32::from(partitions) - 1);
+            }
+            let found = consumer.committed_offsets(wanted, own.deadline);
+            let found = found.map_err(|cause| own.unreachable(cause))?;
+            let place = |element: &rdkafka::topic_partition_list::TopicPartitionListElem<'_>| {
+                let lane = Lane::of_topic(element.topic())?;
+                let partition = u16::try_from(element.partition()).ok()?;
+                match element.offset() {
+                    Offset::Offset(offset) => Some(((lane, partition), offset)),
+                    _ => None,
+                }
+            };
+            Ok(found.elements().iter().filter_map(place).collect())
         })
         .await
     }
@@ -180,8 +259,8 @@ impl Kafka {
     pub async fn create(&self, topics: Vec<&'static str>, shape: Shape) -> Result<(), KafkaFault> {
         let runtime = tokio::runtime::Handle::current();
         self.visit(move |own| {
-            let admin: AdminClient<DefaultClientContext> =
-                own.config.create().map_err(KafkaFault::Client)?;
+            let admin = AdminClient::from_config_and_context(&own.config, Quiet);
+            let admin = admin.map_err(KafkaFault::Client)?;
             let min_insync = shape.min_insync.to_string();
             let bytes = KAFKA_MESSAGE_BYTES_MAX.to_string();
             let new = |topic: &&'static str| {
@@ -208,32 +287,6 @@ impl Kafka {
             Ok(())
         })
         .await
-    }
-}
-
-/// A partition's ends, waiting out (within the deadline) the moments after it was made or moved,
-/// in which no broker calls itself its leader.
-fn settled_ends(
-    consumer: &BaseConsumer,
-    lane: Lane,
-    partition: u16,
-    until: Instant,
-) -> Result<(i64, i64), KafkaFault> {
-    loop {
-        let left = until.saturating_duration_since(Instant::now());
-        let cause = match consumer.fetch_watermarks(lane.topic(), partition.into(), left) {
-            Ok(ends) => return Ok(ends),
-            Err(cause) => cause,
-        };
-        let moving = matches!(
-            cause.rdkafka_error_code(),
-            Some(RDKafkaErrorCode::NotLeaderForPartition | RDKafkaErrorCode::LeaderNotAvailable)
-        );
-        if !moving || Instant::now() >= until {
-            return Err(KafkaFault::Partition { topic: lane.topic().to_owned(), partition, cause });
-        }
-        // Nothing is assigned, so this only waits, and serves the client's own events meanwhile.
-        drop(consumer.poll(LEADER_PAUSE));
     }
 }
 

@@ -37,6 +37,8 @@ pub struct MysqlFault {
 pub enum MysqlCause {
     #[error("cannot be reached ({0}); is the server up, and is the address in shards.toml right?")]
     Unreachable(sqlx::Error),
+    #[error("does not answer; is the server up, or frozen?")]
+    Silent,
     #[error(transparent)]
     Late(#[from] DeadlineExceeded),
     #[error("the login is refused ({0}); check [mysql] user and password_file")]
@@ -77,9 +79,8 @@ impl From<sqlx::Error> for MysqlCause {
             Some(1290 | 1836) => Self::ReadOnly(error),
             Some(_) => Self::Other(error),
             None => match error {
-                sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut | sqlx::Error::Tls(_) => {
-                    Self::Unreachable(error)
-                }
+                sqlx::Error::PoolTimedOut => Self::Silent,
+                sqlx::Error::Io(_) | sqlx::Error::Tls(_) => Self::Unreachable(error),
                 _ => Self::Other(error),
             },
         }

@@ -11,6 +11,7 @@ use sqlx::mysql::MySqlRow;
 
 use super::metrics_text;
 use super::snapshot::{EnvironmentState, Hop, ProgramState, ShardState, Snapshot};
+use crate::commands::check::CANARY_HOST;
 use crate::failure::Failure;
 use crate::reach::http::{Http, HttpFault, join};
 use crate::reach::mysql::{MysqlFault, Server};
@@ -218,8 +219,9 @@ async fn freshness_of(server: &mut Server) -> Result<Vec<EnvironmentState>, Mysq
             let sql = "SELECT environment, COUNT(*), CAST(MIN(age_s) AS SIGNED),
                        CAST(MAX(age_s) AS SIGNED),
                        CAST(COALESCE(SUM(backlog_batches), 0) AS SIGNED)
-                       FROM spillway.freshness GROUP BY environment ORDER BY environment";
-            let rows = sqlx::query(sql).fetch_all(conn).await?;
+                       FROM spillway.freshness WHERE host <> ?
+                       GROUP BY environment ORDER BY environment";
+            let rows = sqlx::query(sql).bind(CANARY_HOST).fetch_all(conn).await?;
             let state = |row: &MySqlRow| {
                 Ok(EnvironmentState {
                     environment: text(row, 0)?,

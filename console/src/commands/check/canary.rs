@@ -28,7 +28,8 @@ use crate::failure::Failure;
 use crate::reach::http::join;
 use crate::reach::mysql::Server;
 
-const HOST: &str = "spillway-check";
+/// The canary's host; the status page leaves it out.
+pub const HOST: &str = "spillway-check";
 const METRIC: &str = "spillway_check_canary";
 /// How often MySQL is asked whether the canary has arrived.
 const LOOK_EVERY: Duration = Duration::from_millis(500);

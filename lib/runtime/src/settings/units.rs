@@ -180,6 +180,11 @@ impl fmt::Display for Size {
                 return write!(f, "{} {name}", self.0 >> shift);
             }
         }
+        for (unit, name) in [(1_000_000_000, "GB"), (1_000_000, "MB")] {
+            if self.0 != 0 && self.0.is_multiple_of(unit) {
+                return write!(f, "{} {name}", self.0 / unit);
+            }
+        }
         write!(f, "{} B", self.0)
     }
 }
@@ -252,7 +257,8 @@ mod tests {
 
     #[test]
     fn sizes_print_what_they_parse() {
-        for size in [0, 1, 1023, 1024, 64 << 20, (64 << 20) + 1, 3 << 40] {
+        for size in [0, 1, 1023, 1024, 64 << 20, (64 << 20) + 1, 3 << 40, 3_000_000, 5_000_000_000]
+        {
             let size = Size::bytes(size);
             assert_eq!(size.to_string().parse::<Size>().unwrap(), size);
         }

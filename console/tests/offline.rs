@@ -1,0 +1,112 @@
+//! What the console promises without any server: tokens, keys, consent, exit codes.
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test that cannot go on should say where"
+)]
+
+mod site;
+
+use std::os::unix::fs::PermissionsExt;
+
+use site::Site;
+use spillway_runtime::tokens::Tokens;
+
+const SHARDS: &str = "partitions = 64\ngroup = 4\n\
+    [[shard]]\nname = \"s0\"\nprimary = \"mysql://root:hunter2@db-0:3306\"\ngroups = \"0-7\"\n\
+    [[shard]]\nname = \"s1\"\nprimary = \"mysql://db-1:3306\"\ngroups = \"8-15\"\n";
+
+fn offline() -> Site {
+    Site::new(SHARDS, "")
+}
+
+#[test]
+fn a_token_is_shown_once_works_and_can_be_revoked() {
+    let site = offline();
+    let made = site.ok("token create --environment acme --expires-in 90d --yes");
+    let (token, id) = (made["token"].as_str().unwrap(), made["id"].as_str().unwrap());
+    assert!(made["agent_toml"].as_str().unwrap().contains(token));
+    let secret = token.rsplit('_').next().unwrap();
+    assert!(
+        !site.read("tokens.toml").contains(secret) && !site.read("journal.jsonl").contains(secret)
+    );
+    let now = jiff::Timestamp::now();
+    let tokens = Tokens::load(&site.path("tokens.toml")).unwrap();
+    assert_eq!(tokens.authenticate(token, now).unwrap().environment, "acme");
+    site.ok(&format!("token revoke {id} --yes"));
+    let tokens = Tokens::load(&site.path("tokens.toml")).unwrap();
+    assert!(tokens.authenticate(token, jiff::Timestamp::now()).is_err());
+    assert_eq!(site.ok("token ls")["tokens"][0]["state"], "revoked");
+}
+
+#[test]
+fn the_private_key_is_its_owners_alone_and_the_public_one_goes_into_agent_toml() {
+    let site = offline();
+    let made = site.ok("keys create --yes");
+    let file = made["private_key_file"].as_str().unwrap();
+    let mode = std::fs::metadata(file).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    let key_id = made["key_id"].as_str().unwrap();
+    assert!(file.ends_with(&format!("{key_id}.key")));
+    let private = std::fs::read_to_string(file).unwrap();
+    assert!(!made.to_string().contains(private.trim()));
+    let token = site.ok("token create --environment acme --yes");
+    let block = token["agent_toml"].as_str().unwrap();
+    assert!(block.contains(made["public_key"].as_str().unwrap()) && block.contains(key_id));
+    assert_eq!(site.ok("keys ls")["keys"][0]["key_id"], key_id);
+}
+
+#[test]
+fn nothing_is_changed_unasked_and_a_dry_run_only_plans() {
+    let site = offline();
+    let sentence = site.refused("token create --environment acme", 64);
+    assert!(sentence.contains("pass --yes"), "{sentence}");
+    let planned = site.run("token create --environment acme --dry-run --yes");
+    assert!(planned.code == 0 && planned.errors.contains("add token"), "{planned:?}");
+    assert_eq!((site.read("tokens.toml"), site.read("journal.jsonl")), Default::default());
+}
+
+#[test]
+fn every_change_stands_in_the_journal_with_how_it_ended() {
+    let site = offline();
+    site.ok("token create --environment acme --yes");
+    let journal = site.read("journal.jsonl");
+    let states: Vec<String> = journal
+        .lines()
+        .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap()["state"].to_string())
+        .collect();
+    assert_eq!(states, ["\"begins\"", "\"done\""]);
+}
+
+#[test]
+fn where_an_environment_lives_is_known_while_everything_is_down() {
+    let site = offline();
+    let found = site.ok("where acme");
+    assert_eq!((&found["shard"], &found["group"]), (&"s0".into(), &1.into()));
+    assert_eq!(found["partitions"], serde_json::json!([4, 5, 6, 7]));
+    assert_eq!(found["primary"], "mysql://db-0:3306/spillway", "no login in it");
+}
+
+#[test]
+fn wrong_command_lines_exit_64_and_wrong_settings_78() {
+    let site = offline();
+    for command in ["", "frobnicate", "reader create", "reader create --all --environment x"] {
+        assert_eq!(site.run(command).code, 64, "{command}");
+    }
+    assert!(site.refused("token revoke nobody", 2).contains("cannot be read"));
+    assert!(site.refused("where a'b", 64).contains("can't be an environment's name"));
+    let wrong = site.run_with("lag", &[("SPILLWAY__KAFKA__BROKRS", "a:1")]);
+    assert!(wrong.code == 78 && wrong.errors.contains("did you mean `brokers`?"), "{wrong:?}");
+    std::fs::write(site.path("shards.toml"), SHARDS.replace("8-15", "8-14")).unwrap();
+    assert!(site.refused("where acme", 78).contains("group 15 has no shard"));
+}
+
+#[test]
+fn unreachable_servers_are_told_in_one_sentence_that_says_what_to_do() {
+    let site = Site::new(SHARDS, "[kafka]\nbrokers = [\"127.0.0.1:1\"]\n");
+    let sentence = site.refused("topics create --yes", 2);
+    assert!(sentence.contains("is it up, and is kafka.brokers right?"), "{sentence}");
+    assert_eq!(sentence.lines().count(), 1, "{sentence}");
+    let sentence = site.refused("spill ls", 64);
+    assert!(sentence.contains("[s3] access_key"), "{sentence}");
+}

@@ -1,0 +1,166 @@
+//! The console against the real servers: making a site, making it again, and what it refuses.
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test that cannot go on should say where"
+)]
+
+mod site;
+
+use site::Site;
+use spillway_testkit::{Stack, StackOptions};
+use sqlx::{Connection, MySqlConnection};
+
+async fn servers() -> Stack {
+    let options = StackOptions { servers_only: true, ..StackOptions::default() };
+    Stack::start(options).await.unwrap()
+}
+
+fn shards(primary: &str, partitions: u16) -> String {
+    format!(
+        "partitions = {partitions}\ngroup = 4\n[[shard]]\nname = \"s0\"\nprimary = {primary:?}\n\
+         groups = \"0-{}\"\n",
+        partitions / 4 - 1
+    )
+}
+
+fn site_on(stack: &Stack) -> Site {
+    let file = stack.file();
+    let s3 = &file.s3;
+    let settings = format!(
+        "[kafka]\nbrokers = [{:?}]\n[s3]\nendpoint = {:?}\nbucket = {:?}\naccess_key = {:?}\n\
+         secret_key = {:?}\n",
+        file.kafka, s3.endpoint, s3.bucket, s3.access_key, s3.secret_key
+    );
+    Site::new(&shards(&file.mysql[0].primary, 8), &settings)
+}
+
+async fn root(stack: &Stack) -> MySqlConnection {
+    MySqlConnection::connect(&stack.file().mysql[0].primary).await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_site_is_made_step_by_step_and_each_step_may_be_repeated() {
+    let mut stack = servers().await;
+    let site = site_on(&stack);
+    assert!(site.refused("topics create --yes", 2).contains("run `spillway migrate`"));
+    assert!(site.refused("topics check", 2).contains("run `spillway topics create`"));
+
+    let migrated = site.ok("migrate --yes");
+    assert_eq!(migrated["shards"][0]["applied"].as_array().unwrap().len(), 3);
+    assert_eq!(site.ok("migrate --yes")["shards"][0]["applied"].as_array().unwrap().len(), 0);
+
+    assert!(
+        site.refused("topics create --replication-factor 3 --yes", 2).contains("3 copies need")
+    );
+    let planned = site.run("topics create --dry-run");
+    assert!(planned.errors.contains("seed 8 positions on shard s0"), "{planned:?}");
+    assert!(site.refused("topics check", 2).contains("does not exist"), "planned only");
+    assert_eq!(site.ok("topics create --yes")["seeded"][0]["partitions"], 8);
+    assert_eq!(site.ok("topics create --yes")["notes"][0], "there is nothing to do");
+    assert_eq!(site.ok("topics check")["shards"][0]["positions"], 8);
+
+    let journal = site.read("journal.jsonl");
+    assert!(journal.contains("seed 8 positions on shard s0"), "{journal}");
+    let lag = site.ok("lag");
+    assert_eq!((&lag["verdict"], &lag["shards"][0]["state"]), (&"ok".into(), &"ok".into()));
+    assert_eq!(site.ok("gaps")["complete"], true);
+    assert_eq!(site.ok("ledger")["missing_batches"], 0);
+    assert_eq!(site.ok("spill ls")["objects"], 0);
+    stack.stop();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reader_sees_its_own_environment_through_the_views_and_nothing_else() {
+    let mut stack = servers().await;
+    let site = site_on(&stack);
+    site.ok("migrate --yes");
+    let mut root = root(&stack).await;
+    for environment in ["acme", "globex"] {
+        let sql = "INSERT INTO spillway_store.hosts (host_id, environment, host, first_seen_ts,
+                   last_seen_ts) VALUES (CRC32(?), ?, 'web-1', 1, 1)";
+        sqlx::query(sql).bind(environment).bind(environment).execute(&mut root).await.unwrap();
+    }
+    let made = site.ok("reader create --environment acme --connections 2 --yes");
+    let dsn = made["readers"][0]["dsn"].as_str().unwrap();
+    let mut reader = MySqlConnection::connect(dsn).await.unwrap();
+    let sql =
+        "SELECT CAST(GROUP_CONCAT(environment) AS CHAR) COLLATE utf8mb4_general_ci FROM hosts";
+    let seen: Option<String> = sqlx::query_scalar(sql).fetch_one(&mut reader).await.unwrap();
+    assert_eq!(seen.as_deref(), Some("acme"));
+    let stolen = sqlx::query("SELECT * FROM spillway_store.hosts").execute(&mut reader).await;
+    assert!(stolen.unwrap_err().to_string().contains("denied"));
+    let _second = MySqlConnection::connect(dsn).await.unwrap();
+    assert!(MySqlConnection::connect(dsn).await.is_err(), "two connections at once, no more");
+
+    let again = site.refused("reader create --environment acme --yes", 2);
+    assert!(again.contains("already; revoke it first"), "{again}");
+    site.ok("reader revoke read_acme --yes");
+    drop(reader);
+    assert!(MySqlConnection::connect(dsn).await.is_err());
+    stack.stop();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn positions_that_could_skip_a_record_are_never_made() {
+    let mut stack = servers().await;
+    let site = site_on(&stack);
+    site.ok("migrate --yes");
+    site.ok("topics create --yes");
+    let mut root = root(&stack).await;
+
+    let wrong_count = shards(&stack.file().mysql[0].primary, 16);
+    std::fs::write(site.path("other.toml"), wrong_count).unwrap();
+    let other = site.path("other.toml").display().to_string();
+    let refused = site.run_with("topics create --yes", &[("SPILLWAY__SHARDS_FILE", &other)]);
+    assert!(refused.errors.contains("has 8 partitions, and shards.toml says 16"), "{refused:?}");
+
+    publish_one(&stack.file().kafka, 3).await;
+    let delete = "DELETE FROM spillway_store.positions WHERE partition_id = 3";
+    sqlx::query(delete).execute(&mut root).await.unwrap();
+    let sentence = site.refused("topics create --yes", 2);
+    assert!(sentence.contains("no position for partition 3; if nothing"), "{sentence}");
+    assert!(site.run("topics check").json["notes"][0].to_string().contains("partition 3"));
+    site.ok("topics create --from-beginning --yes");
+
+    let ahead = "UPDATE spillway_store.positions SET live_next = 7 WHERE partition_id = 3";
+    sqlx::query(ahead).execute(&mut root).await.unwrap();
+    let sentence = site.refused("topics create --from-beginning --yes", 2);
+    assert!(sentence.contains("recreated or cut"), "{sentence}");
+
+    let renamed = "UPDATE spillway_store.shard_meta SET shard = 's9'";
+    sqlx::query(renamed).execute(&mut root).await.unwrap();
+    let sentence = site.refused("topics create --yes", 2);
+    assert!(sentence.contains("says it is s9; correct the address"), "{sentence}");
+    stack.stop();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn with_a_shard_down_the_answer_says_so_and_is_never_all_is_well() {
+    let mut stack = servers().await;
+    let site = site_on(&stack);
+    site.ok("migrate --yes");
+    site.ok("topics create --yes");
+    publish_one(&stack.file().kafka, 3).await;
+    stack.kill("mysql-s0").await.unwrap();
+    let lag = site.run("lag");
+    assert_eq!((lag.code, &lag.json["shards"][0]["state"]), (2, &"unknown".into()), "{lag:?}");
+    let gaps = site.run("gaps");
+    assert_eq!((gaps.code, &gaps.json["complete"]), (2, &false.into()), "{gaps:?}");
+    let note = gaps.json["notes"][0].to_string();
+    assert!(note.contains("shard s0") && note.contains("is the server up"), "{note}");
+    stack.stop();
+}
+
+async fn publish_one(brokers: &str, partition: i32) {
+    use rdkafka::ClientConfig;
+    use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+    let config = ClientConfig::new().set("bootstrap.servers", brokers).clone();
+    let sent = tokio::task::spawn_blocking(move || {
+        let producer: BaseProducer = config.create().unwrap();
+        let record = BaseRecord::<[u8], [u8]>::to("spillway.live").partition(partition);
+        producer.send(record.payload(b"x".as_slice())).unwrap();
+        producer.flush(std::time::Duration::from_secs(20))
+    });
+    sent.await.unwrap().unwrap();
+}
