@@ -169,6 +169,7 @@ fn a_full_spool_gives_up_its_oldest_backlog_by_name_and_never_live_data() {
     let mut seq = 0;
     while bench.books.seqs().is_empty() {
         seq += 1;
+        assert!(seq < 100, "nothing was given up, or nobody was told");
         bench.append(seq, 20_000).unwrap();
         assert!(bench.disk.bytes() <= limits().budget.bytes_max);
         bench.store.now_ms += 10_000;
