@@ -10,6 +10,9 @@ use crate::error::StackError;
 use crate::process;
 use crate::progress::Progress;
 
+/// The programs that a test may stop between two steps.
+const WITH_FAILPOINTS: [&str; 2] = ["spillway-consumer", "spillway-recovery-worker"];
+
 /// The workspace this crate was built in.
 #[must_use]
 pub fn workspace() -> PathBuf {
@@ -63,6 +66,11 @@ pub fn build(packages: &[&str], release: bool, shown: bool) -> Result<(), StackE
     }
     if release {
         command.arg("--release");
+    } else {
+        // Tests kill programs at named points; what is released has no such points.
+        for package in packages.iter().filter(|package| WITH_FAILPOINTS.contains(package)) {
+            command.args(["--features", &format!("{package}/failpoints")]);
+        }
     }
     if !shown {
         return run(command.arg("--quiet"));

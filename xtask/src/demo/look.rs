@@ -73,6 +73,8 @@ pub struct Look {
     pub agents: BTreeMap<String, AgentAccount>,
     /// `None` when a shard did not answer.
     pub views: Option<Views>,
+    /// Why not.
+    pub trouble: Option<String>,
     pub objects_in_s3: usize,
 }
 
@@ -111,7 +113,11 @@ impl<'a> Looker<'a> {
             last.clone_from(&agents);
         }
         let objects_in_s3 = self.stack.parked_objects();
-        Look { agents, views: self.views().await.ok(), objects_in_s3 }
+        let (views, trouble) = match self.views().await {
+            Ok(views) => (Some(views), None),
+            Err(error) => (None, Some(error.to_string())),
+        };
+        Look { agents, views, trouble, objects_in_s3 }
     }
 
     async fn agent(&self, name: &str) -> Option<AgentAccount> {
@@ -154,7 +160,7 @@ fn environment_of(process: &str) -> Option<&'static str> {
 async fn read(shard: &MySqlConnectOptions, all: &mut Views) -> Result<(), sqlx::Error> {
     let mut mysql = shard.connect().await?;
     for row in sqlx::query(LEDGER_SQL).fetch_all(&mut mysql).await? {
-        let to = all.ledger.entry(row.try_get(0)?).or_default();
+        let to = all.ledger.entry(name(&row)?).or_default();
         to.batches += number(&row, 1)?;
         to.points += number(&row, 2)?;
         to.duplicates += number(&row, 3)?;
@@ -164,11 +170,11 @@ async fn read(shard: &MySqlConnectOptions, all: &mut Views) -> Result<(), sqlx::
         to.open_epochs += number(&row, 7)?;
     }
     for row in sqlx::query(GAPS_SQL).fetch_all(&mut mysql).await? {
-        *all.gaps.entry(row.try_get(0)?).or_default() += number(&row, 1)?;
+        *all.gaps.entry(name(&row)?).or_default() += number(&row, 1)?;
     }
     for row in sqlx::query(FRESHNESS_SQL).fetch_all(&mut mysql).await? {
         let age = number(&row, 1)?;
-        let worst = all.freshness.entry(row.try_get(0)?).or_insert(age);
+        let worst = all.freshness.entry(name(&row)?).or_insert(age);
         *worst = age.max(*worst);
     }
     let row = sqlx::query(LAG_SQL).fetch_one(&mut mysql).await?;
@@ -180,4 +186,9 @@ async fn read(shard: &MySqlConnectOptions, all: &mut Views) -> Result<(), sqlx::
 
 fn number(row: &MySqlRow, column: usize) -> Result<i64, sqlx::Error> {
     row.try_get::<Option<i64>, _>(column).map(Option::unwrap_or_default)
+}
+
+/// A name in a binary collation, which sqlx takes for bytes.
+fn name(row: &MySqlRow) -> Result<String, sqlx::Error> {
+    row.try_get_unchecked(0)
 }

@@ -144,15 +144,19 @@ async fn wait_for_first_metrics(
 ) -> Result<(), StackError> {
     screen.line("waiting until this host's metrics are readable in MySQL");
     let since = Instant::now();
+    let mut trouble = None;
     while since.elapsed() < FIRST_METRICS_DEADLINE {
-        if let Some(applied) = looker.look().await.applied("demo").filter(|points| *points > 0) {
+        let look = looker.look().await;
+        if let Some(applied) = look.applied("demo").filter(|points| *points > 0) {
             screen.line(&format!("{applied} points of this host are in MySQL"));
             return Ok(());
         }
+        trouble = look.trouble;
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
+    let why = trouble.map(|trouble| format!(": {trouble}")).unwrap_or_default();
     Err(StackError::Refused {
-        what: format!("no metric of this host was in MySQL after {FIRST_METRICS_DEADLINE:?}"),
+        what: format!("no metric of this host was in MySQL after {FIRST_METRICS_DEADLINE:?}{why}"),
     })
 }
 

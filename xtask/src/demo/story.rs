@@ -8,7 +8,9 @@ use super::look::Look;
 pub struct Story {
     routes: BTreeMap<String, u64>,
     gaps: BTreeMap<String, i64>,
-    objects: usize,
+    /// Points that agents said S3 took.
+    parked: u64,
+    draining: bool,
     mysql_away: bool,
     lagging: bool,
 }
@@ -27,7 +29,7 @@ impl Story {
                 _ => {}
             }
         }
-        self.objects(look.objects_in_s3, &mut lines);
+        self.objects(look, &mut lines);
         let away = look.views.is_none();
         if away != self.mysql_away {
             self.mysql_away = away;
@@ -48,13 +50,19 @@ impl Story {
         lines
     }
 
-    fn objects(&mut self, now: usize, lines: &mut Vec<String>) {
-        match (self.objects, now) {
-            (0, 1..) => lines.push(format!("{now} sealed objects wait in S3")),
-            (1.., 0) => lines.push("the recovery worker has drained S3".to_owned()),
-            _ => {}
+    /// Single objects come and go all the time: copies that keep the second way warm.
+    fn objects(&mut self, look: &Look, lines: &mut Vec<String>) {
+        let now = look.objects_in_s3;
+        let parked: u64 = look.agents.values().map(|agent| agent.points_parked).sum();
+        if now > 0 && parked > self.parked && !self.draining {
+            lines.push(format!("{now} sealed objects wait in S3"));
+            self.draining = true;
         }
-        self.objects = now;
+        if now == 0 && self.draining {
+            lines.push("the recovery worker has drained S3".to_owned());
+            self.draining = false;
+        }
+        self.parked = parked;
     }
 
     fn gaps(&mut self, now: &BTreeMap<String, i64>, lines: &mut Vec<String>) {
@@ -78,23 +86,24 @@ mod tests {
     use super::*;
     use crate::demo::look::{AgentAccount, Views};
 
-    fn look(route: u64, objects_in_s3: usize, gaps: &[(&str, i64)]) -> Look {
-        let agent = AgentAccount { route, ..AgentAccount::default() };
+    fn look(route: u64, points_parked: u64, objects: usize, gaps: &[(&str, i64)]) -> Look {
+        let agent = AgentAccount { route, points_parked, ..AgentAccount::default() };
         let gaps = gaps.iter().map(|(name, count)| ((*name).to_owned(), *count)).collect();
         let views = Some(Views { gaps, ..Views::default() });
-        Look { agents: [("agent".to_owned(), agent)].into(), views, objects_in_s3 }
+        let agents = [("agent".to_owned(), agent)].into();
+        Look { agents, views, trouble: None, objects_in_s3: objects }
     }
 
     #[test]
     fn each_change_is_told_once() {
         let mut story = Story::default();
-        assert!(story.told_by(&look(0, 0, &[])).is_empty());
-        assert_eq!(story.told_by(&look(1, 0, &[])).len(), 1);
-        assert_eq!(story.told_by(&look(2, 3, &[])).len(), 1);
-        assert!(story.told_by(&look(1, 5, &[])).is_empty());
-        assert_eq!(story.told_by(&look(0, 5, &[("demo", 2)])).len(), 2);
-        assert!(story.told_by(&look(0, 4, &[("demo", 1)])).is_empty());
-        let end = story.told_by(&look(0, 0, &[]));
+        assert!(story.told_by(&look(0, 0, 1, &[])).is_empty(), "a warm copy is no news");
+        assert_eq!(story.told_by(&look(1, 0, 0, &[])).len(), 1);
+        assert_eq!(story.told_by(&look(2, 10, 3, &[])).len(), 1);
+        assert!(story.told_by(&look(1, 20, 5, &[])).is_empty());
+        assert_eq!(story.told_by(&look(0, 20, 5, &[("demo", 2)])).len(), 2);
+        assert!(story.told_by(&look(0, 20, 4, &[("demo", 1)])).is_empty());
+        let end = story.told_by(&look(0, 20, 0, &[]));
         assert_eq!(end, ["the recovery worker has drained S3", "every gap in demo has closed"]);
     }
 }

@@ -57,7 +57,10 @@ pub async fn end(stack: &Stack) -> Result<bool, StackError> {
 
 /// Everything that stands between now and "nothing is missing".
 fn faults_of(look: &Look, since_stop_s: i64) -> Vec<String> {
-    let Some(views) = &look.views else { return vec!["MySQL does not answer".to_owned()] };
+    let Some(views) = &look.views else {
+        let why = look.trouble.as_deref().unwrap_or("no reason is known");
+        return vec![format!("MySQL does not answer: {why}")];
+    };
     let mut faults = Vec::new();
     for environment in ENVIRONMENTS {
         let Some(ledger) = views.ledger.get(environment) else {
@@ -121,7 +124,7 @@ fn print(look: &Look, before: &Look) {
     {
         println!("  {what:8} {sql}");
     }
-    println!("read from the agents' /metrics just before they ended:");
+    println!("read from the agents' /metrics before their last window and closing record:");
     for (name, agent) in &before.agents {
         println!(
             "  {name:12} {} points in {} batches measured, {} points accepted by the API, {} by S3",

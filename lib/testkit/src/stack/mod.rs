@@ -196,12 +196,15 @@ fn build(options: &StackOptions) -> Result<PathBuf, StackError> {
     let progress = &options.progress;
     let xtask = binaries::xtask(progress)?;
     if !options.servers_only {
-        let profile = if options.release { "release" } else { "dev" };
-        progress.tell(&format!("building the programs ({profile} profile)"));
         let ours =
             programs::PACKAGES.iter().filter(|(_, binary)| binaries::given(binary).is_none());
         let packages: Vec<&str> = ours.map(|(package, _)| *package).collect();
-        binaries::build(&packages, options.release, progress.is_shown())?;
+        // Without a package cargo would build everything.
+        if !packages.is_empty() {
+            let profile = if options.release { "release" } else { "dev" };
+            progress.tell(&format!("building the programs ({profile} profile)"));
+            binaries::build(&packages, options.release, progress.is_shown())?;
+        }
     }
     Ok(xtask)
 }

@@ -22,8 +22,8 @@ use crate::ports::Port;
 use crate::process;
 use crate::progress::Progress;
 
-/// The programs' MySQL users and their rights.
-const USERS_SQL: &str = include_str!("../../assets/users.sql");
+/// The programs' MySQL users and their rights, as operators make them.
+const USERS_SQL: &str = include_str!("../../../../deploy/mysql/users.sql");
 const USERS: [&str; 4] =
     ["spillway_migrate", "spillway_consumer", "spillway_keeper", "spillway_console"];
 

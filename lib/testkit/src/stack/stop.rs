@@ -34,18 +34,21 @@ impl Stack {
             let here: Vec<&Member> = members.iter().filter(|m| m.wave == wave).collect();
             let running: Vec<_> = here.iter().filter_map(|m| m.process.as_ref()).collect();
             for member in &here {
-                self.signal_stranger(&member.spec.name, Signal::TERM);
+                self.signal_stranger(member, Signal::TERM);
             }
             terminate(&running, deadline);
             for member in &here {
-                self.signal_stranger(&member.spec.name, Signal::KILL);
+                self.signal_stranger(member, Signal::KILL);
             }
         }
     }
 
     /// What somebody else started again with our `restart` command is ours to stop as well.
-    fn signal_stranger(&self, name: &str, signal: Signal) {
-        let Some(pid) = self.dir.living_pid(name).and_then(Pid::from_raw) else { return };
+    fn signal_stranger(&self, member: &Member, signal: Signal) {
+        let name = &member.spec.name;
+        let ours = member.process.as_ref().map(|process| process.pid());
+        let stranger = self.dir.living_pid(name).filter(|pid| Some(*pid) != ours);
+        let Some(pid) = stranger.and_then(Pid::from_raw) else { return };
         if let Err(error) = rustix::process::kill_process(pid, signal) {
             tracing::warn!(name, %error, "stopping what was started by hand");
         }
