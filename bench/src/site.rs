@@ -1,4 +1,4 @@
-//! What a benchmark of the consumer needs around it: empty topics, an empty schema, a settings file.
+//! What a benchmark of the consumer needs around it: empty topics, an empty schema, settings.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;

@@ -175,8 +175,8 @@ fn compare_and_set(advances: &[Advance], now_ms: i64) -> Sql {
 
 type Value = fn(&Advance) -> Option<i64>;
 
-/// The group's offsets: a hint for lag tools, and what allows an S3 object to be retired. Never read
-/// back by the consumer.
+/// The group's offsets: a hint for lag tools, and what allows an S3 object to be retired. The
+/// consumer never reads them back.
 #[derive(Debug, Default)]
 pub struct GroupOffsets {
     offsets: Mutex<BTreeMap<u16, Known>>,

@@ -327,7 +327,7 @@ impl Poller {
         }
     }
 
-    /// The last word to Kafka. Dropping the consumer leaves the group, unless it is a static member.
+    /// The last word to Kafka. Dropping the consumer leaves the group, but for a static member.
     fn close(self) {
         if !self.sources.is_empty() {
             self.tell(true, CommitMode::Sync);

@@ -282,8 +282,8 @@ pub fn write(book: &Book, now_ms: i64, packets: &mut Packets) {
     write_gaps(&counted, now_ms, packets);
 }
 
-const INSERT: &str = "INSERT INTO spillway_store.ledger_epochs (agent_id, epoch, environment, host, \
-     partition_id, highest_seq, applied_batches, applied_points, expired_points, \
+const INSERT: &str = "INSERT INTO spillway_store.ledger_epochs (agent_id, epoch, environment, \
+     host, partition_id, highest_seq, applied_batches, applied_points, expired_points, \
      duplicate_batches, declared_batches, quarantined_batches, expected_last_seq, closed, \
      successor_epoch, successor_at, first_applied_at, last_applied_at) VALUES ";
 
@@ -334,7 +334,8 @@ fn write_ranges(entries: &[(&Key, &Entry)], packets: &mut Packets) {
     delete("DELETE FROM spillway_store.ledger_ranges", &gone, packets);
     for changed in changed.chunks(EPOCHS_PER_STATEMENT) {
         let mut sql = Sql::new(
-            "INSERT INTO spillway_store.ledger_ranges (agent_id, epoch, first_seq, last_seq) VALUES ",
+            "INSERT INTO spillway_store.ledger_ranges (agent_id, epoch, first_seq, last_seq) \
+             VALUES ",
         );
         sql.rows(changed, |sql, (key, run)| {
             sql.bytes(&key.agent_id).comma().bytes(&key.epoch).comma();

@@ -221,7 +221,7 @@ impl Worker {
         }
     }
 
-    /// Claims what is due, each partition or not; a shard that does not answer is tried again later.
+    /// Claims what is due, each partition or not; a shard that does not answer is asked again.
     async fn claim(&mut self, due: Vec<u16>) {
         let limit = self.statement_timeout();
         if !self.connect().await {
@@ -264,7 +264,7 @@ impl Worker {
             self.shared.metrics.went_back.inc();
             tracing::error!(
                 shard = %self.id.shard, partition = claimed.partition, next = ?claimed.next,
-                "the shard stands before what was applied (failover to a stale replica?): going back"
+                "the shard stands before what was applied (a stale replica took over?): going back"
             );
         }
         let partition = claimed.partition;
@@ -360,7 +360,7 @@ impl Worker {
         match verdict {
             Verdict::Wait(trouble) => {
                 let remedy = trouble.remedy();
-                tracing::error!(%error, %shard, class, remedy, held_back, "the shard must be mended");
+                tracing::error!(%error, %shard, class, remedy, held_back, "the shard needs help");
             }
             _ => tracing::warn!(%error, %shard, class, held_back, "the shard is in trouble"),
         }

@@ -1,5 +1,5 @@
-//! A primary that lost what was committed (failover to a stale replica): the consumer notices, drops
-//! what it believed, goes back, and applies the difference.
+//! A primary that lost what was committed (failover to a stale replica): the consumer notices,
+//! drops what it believed, goes back, and applies the difference.
 
 use spillway_proto::kafka_record::Lane;
 

@@ -14,3 +14,4 @@ mod lost_commit;
 mod fenced;
 mod going_back;
 mod shard_down;
+mod nodelay;

@@ -1,4 +1,4 @@
-//! A Kafka with fresh topics, a MySQL with a fresh schema, and consumers on them within this process.
+//! A Kafka with fresh topics, a MySQL with a fresh schema, and consumers on them in this process.
 //!
 //! `SPILLWAY_TEST_STACK` (a folder of `xtask up --servers-only`) takes servers that run already.
 
