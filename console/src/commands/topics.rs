@@ -66,13 +66,14 @@ pub async fn create(desk: &Desk, options: &CreateTopics) -> Result<Answer, Failu
         Consent::Given(entry) => entry,
     };
     let done = async {
+        // Positions first: a topic without them could fill before a second run seeds it.
+        for (server, seeds, _) in &mut servers {
+            positions::write(server, seeds, &cluster.id).await?;
+        }
         if !missing.is_empty() {
             kafka.create(missing, shape).await?;
             // Each new partition has its leader before anyone is told that it is there.
             kafka.ends(Lane::ALL.to_vec(), map.partitions).await?;
-        }
-        for (server, seeds, _) in &mut servers {
-            positions::write(server, seeds, &cluster.id).await?;
         }
         Ok::<_, Failure>(())
     };
