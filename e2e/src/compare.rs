@@ -203,7 +203,9 @@ async fn stored(mysql: &MySqlPool, options: &SenderOptions) -> Vec<(Place, f64)>
         .expect("the comparison reads within its deadline")
         .expect("the view `metrics` is readable");
     let read = |row: &sqlx::mysql::MySqlRow| -> Result<(Place, f64), sqlx::Error> {
-        Ok(((row.try_get(0)?, row.try_get(1)?, row.try_get(2)?), row.try_get(3)?))
+        // sqlx takes texts compared as bytes for VARBINARY, and would refuse a String.
+        let text = |at: usize| row.try_get_unchecked::<String, _>(at);
+        Ok(((text(0)?, text(1)?, row.try_get(2)?), row.try_get(3)?))
     };
     rows.iter().map(|row| read(row).expect("columns are as the contract says")).collect()
 }
@@ -219,5 +221,7 @@ async fn gaps(mysql: &MySqlPool, options: &SenderOptions) -> Vec<String> {
         .await
         .expect("the comparison reads within its deadline")
         .expect("the view `gaps` is readable");
-    rows.iter().map(|row| row.try_get(0).unwrap_or_else(|error| error.to_string())).collect()
+    rows.iter()
+        .map(|row| row.try_get_unchecked(0).unwrap_or_else(|error| error.to_string()))
+        .collect()
 }

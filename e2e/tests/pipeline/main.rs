@@ -1,1 +1,19 @@
-//! placeholder
+//! The whole pipeline on real servers, each test named after the promise it holds the system to,
+//! each file after what breaks. Every test ends with the comparison of L1–L4 and L8.
+//!
+//! One binary, run with `--test-threads=1`: each test has a stack of its own, on two cores.
+
+#![expect(clippy::expect_used, reason = "a test that can't go on fails")]
+
+mod agent_killed;
+mod api_killed;
+mod consumer_killed;
+mod drained_twice;
+mod everything_well;
+mod kafka_down;
+mod lost_ack;
+mod mysql_killed;
+mod poison;
+mod redis_gone;
+mod rig;
+mod shard_down;

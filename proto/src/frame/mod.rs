@@ -21,11 +21,13 @@
 
 mod body;
 mod columns;
+mod about;
 mod decode;
 mod encode;
 
 use bytes::Bytes;
 
+pub use about::is_environment_name;
 pub use decode::{Decoder, FrameView, Labels, Points, SeriesView};
 pub use encode::{EncodeError, Encoder};
 
