@@ -68,9 +68,8 @@ fn faults_of(look: &Look, since_stop_s: i64) -> Vec<String> {
             continue;
         };
         faults.extend(ledger_faults(environment, ledger));
-        match views.gaps.get(environment) {
-            Some(count @ 1..) => faults.push(format!("{environment}: {count} gaps")),
-            _ => {}
+        if let Some(count @ 1..) = views.gaps.get(environment) {
+            faults.push(format!("{environment}: {count} gaps"));
         }
     }
     if look.objects_in_s3 > 0 {
