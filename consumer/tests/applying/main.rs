@@ -10,6 +10,8 @@ mod gaps;
 mod merged;
 mod poison;
 mod pages;
+#[cfg(feature = "failpoints")]
+mod crashed;
 mod lost_commit;
 mod fenced;
 mod going_back;

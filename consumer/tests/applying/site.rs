@@ -130,6 +130,20 @@ impl Site {
         path
     }
 
+    /// Settings for a consumer of its own process: small transactions, so that there are many.
+    #[cfg(feature = "failpoints")]
+    pub fn settings_file(&self) -> PathBuf {
+        let (shards, path) =
+            (self.shards_file(self.mysql, 1), self.dir.path().join("consumer.toml"));
+        let text = format!(
+            "shards_file = {shards:?}\n[admin]\nlisten = \"127.0.0.1:0\"\n[kafka]\n\
+             brokers = [{:?}]\n[group]\nsession_timeout = \"6s\"\n[gather]\nrecords_max = 20\n",
+            self.kafka
+        );
+        std::fs::write(&path, text).unwrap();
+        path
+    }
+
     /// A consumer on this site.
     pub fn start(&self, settings: ConsumerSettings) -> Consumer {
         let ctx = Context::for_test("consumer");
