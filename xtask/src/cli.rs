@@ -7,6 +7,7 @@ use spillway_testkit::{StackError, binaries, s3_server, stack};
 
 use crate::check::CheckFailed;
 use crate::generate::GenerateError;
+use crate::signals::Signals;
 use crate::{bench, check, demo, generate, tests_run, up};
 
 /// Developers' commands of Spillway
@@ -46,6 +47,8 @@ enum Command {
 pub enum CommandError {
     #[error("something is missing")]
     Incomplete,
+    #[error("interrupted")]
+    Interrupted,
     #[error(transparent)]
     Stack(#[from] StackError),
     #[error(transparent)]
@@ -57,14 +60,18 @@ pub enum CommandError {
 pub async fn run(cli: Cli) -> Result<(), CommandError> {
     let root = binaries::workspace();
     match cli.command {
-        Command::Up(args) => up::run(args).await?,
-        Command::Demo(args) => {
-            if !demo::run(args).await? {
-                return Err(CommandError::Incomplete);
+        Command::Up(args) => {
+            if !up::run(args).await? {
+                return Err(CommandError::Interrupted);
             }
         }
-        Command::Test(args) => tests_run::run(&args)?,
-        Command::Bench(args) => bench::run(&args)?,
+        Command::Demo(args) => match demo::run(args).await? {
+            Some(true) => {}
+            Some(false) => return Err(CommandError::Incomplete),
+            None => return Err(CommandError::Interrupted),
+        },
+        Command::Test(args) => foreground(move || tests_run::run(&args)).await?,
+        Command::Bench(args) => foreground(move || bench::run(&args)).await?,
         Command::Check => check::run(&root)?,
         Command::Tidy => check::run_tidy(&root)?,
         Command::Generate => println!("{} files written", generate::run(&root)?),
@@ -72,4 +79,18 @@ pub async fn run(cli: Cli) -> Result<(), CommandError> {
         Command::StackExec { dir, name } => return Err(stack::exec(&dir, &name).into()),
     }
     Ok(())
+}
+
+/// Work that blocks, until it is done or a signal asks for the end; main then ends its helpers.
+async fn foreground(
+    work: impl FnOnce() -> Result<(), StackError> + Send + 'static,
+) -> Result<(), CommandError> {
+    let mut signals = Signals::listen()?;
+    tokio::select! {
+        done = tokio::task::spawn_blocking(work) => match done {
+            Ok(done) => Ok(done?),
+            Err(_) => Err(CommandError::Interrupted),
+        },
+        () = signals.stop() => Err(CommandError::Interrupted),
+    }
 }

@@ -93,11 +93,12 @@ pub fn timed_progress() -> Progress {
     Progress::new(move |line| eprintln!("{:6.1} s  {line}", since.elapsed().as_secs_f64()))
 }
 
-pub async fn run(args: UpArgs) -> Result<(), StackError> {
+/// False if a signal came before the stack was ready.
+pub async fn run(args: UpArgs) -> Result<bool, StackError> {
     let mut signals = Signals::listen()?;
     let stack = tokio::select! {
         stack = Stack::start(args.options()) => stack?,
-        () = signals.stop() => return Ok(()),
+        () = signals.stop() => return Ok(false),
     };
     show(&stack);
     loop {
@@ -108,7 +109,7 @@ pub async fn run(args: UpArgs) -> Result<(), StackError> {
     }
     eprintln!("stopping; again to stop at once");
     stop(stack, &mut signals).await;
-    Ok(())
+    Ok(true)
 }
 
 /// Everything drains in order, unless a second signal comes.

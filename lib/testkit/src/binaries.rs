@@ -7,7 +7,7 @@ use std::process::Command;
 
 use crate::artifacts::run;
 use crate::error::StackError;
-use crate::process;
+use crate::helper;
 use crate::progress::Progress;
 
 /// The programs that a test may stop between two steps.
@@ -43,8 +43,8 @@ pub fn program(binary: &str, release: bool) -> PathBuf {
     given(binary).unwrap_or_else(built)
 }
 
-/// `SPILLWAY_BINARIES` names a folder whose programs are taken as they are: an older version of some
-/// of them beside today's others.
+/// `SPILLWAY_BINARIES` names a folder whose programs are taken as they are: an older version of
+/// some of them beside today's others.
 #[must_use]
 pub fn given(binary: &str) -> Option<PathBuf> {
     let dir = std::env::var_os("SPILLWAY_BINARIES")?;
@@ -75,7 +75,7 @@ pub fn build(packages: &[&str], release: bool, shown: bool) -> Result<(), StackE
     if !shown {
         return run(command.arg("--quiet"));
     }
-    let status = process::status(command).map_err(StackError::io("running cargo"))?;
+    let status = helper::status(command).map_err(StackError::io("running cargo"))?;
     if status.success() {
         return Ok(());
     }

@@ -1,5 +1,5 @@
-//! What can go wrong while a stack is fetched, started or driven. Every variant names the process or
-//! the file it is about, so that a developer reads one sentence and knows where to look.
+//! What can go wrong while a stack is fetched, started or driven. Every variant names the process
+//! or the file it is about, so that a developer reads one sentence and knows where to look.
 
 use std::io;
 use std::path::PathBuf;

@@ -1,5 +1,5 @@
-//! Real Kafka brokers in KRaft mode, each broker a controller too. With three of them the topics are
-//! replicated three times and two must acknowledge, as in production.
+//! Real Kafka brokers in KRaft mode, each broker a controller too. With three of them the topics
+//! are replicated three times and two must acknowledge, as in production.
 
 use std::fs;
 use std::path::{Path, PathBuf};

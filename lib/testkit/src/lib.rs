@@ -1,10 +1,11 @@
-//! The real servers and our own programs on one machine, for tests and developers' commands. Nothing
-//! here runs in production. Modules stand in the order in which a stack comes to be.
+//! The real servers and our own programs on one machine, for tests and developers' commands.
+//! Nothing here runs in production. Modules stand in the order in which a stack comes to be.
 
 pub mod error;
 pub mod progress;
 pub mod ports;
 pub mod process;
+pub mod helper;
 pub mod artifacts;
 pub mod binaries;
 pub mod kafka;

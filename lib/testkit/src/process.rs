@@ -199,7 +199,7 @@ struct StartJob {
     reply: mpsc::SyncSender<std::io::Result<Child>>,
 }
 
-fn start_from_lasting_thread(command: Command) -> std::io::Result<Child> {
+pub(crate) fn start_from_lasting_thread(command: Command) -> std::io::Result<Child> {
     static STARTER: LazyLock<Mutex<mpsc::SyncSender<StartJob>>> = LazyLock::new(|| {
         let (jobs, inbox) = mpsc::sync_channel::<StartJob>(START_QUEUE);
         let loop_over_jobs = move || {
@@ -243,27 +243,4 @@ fn bind_to_our_life(command: &mut Command) {
     unsafe {
         command.pre_exec(die_with_us);
     }
-}
-
-/// Runs a command to its end under the same protection, and collects what it printed.
-pub(crate) fn output(command: &mut Command) -> std::io::Result<std::process::Output> {
-    // The starter thread takes the command by value: hand it a copy that pipes its output.
-    let mut piped = Command::new(command.get_program());
-    piped.args(command.get_args()).stdin(Stdio::null());
-    piped.stdout(Stdio::piped()).stderr(Stdio::piped());
-    for (key, value) in command.get_envs() {
-        match value {
-            Some(value) => piped.env(key, value),
-            None => piped.env_remove(key),
-        };
-    }
-    if let Some(dir) = command.get_current_dir() {
-        piped.current_dir(dir);
-    }
-    start_from_lasting_thread(piped)?.wait_with_output()
-}
-
-/// Runs a command to its end under the same protection, on our own standard input and output.
-pub fn status(command: Command) -> std::io::Result<ExitStatus> {
-    start_from_lasting_thread(command)?.wait()
 }

@@ -1,6 +1,6 @@
-//! A bad network between two programs: a TCP proxy whose behaviour is switched while connections are
-//! open. Bytes are never changed or reordered; they are passed, held, delayed or thrown away, and
-//! what lost bytes is reset before it carries any again, as TCP would have it.
+//! A bad network between two programs: a TCP proxy whose behaviour is switched while connections
+//! are open. Bytes are never changed or reordered; they are passed, held, delayed or thrown away,
+//! and what lost bytes is reset before it carries any again, as TCP would have it.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -36,7 +36,8 @@ pub enum Mode {
     Pass,
     /// Every chunk of up to 64 KiB waits this long.
     Delay(Duration),
-    /// Nothing moves either way; nothing is lost, as packets that are sent again until the line heals.
+    /// Nothing moves either way; nothing is lost, as packets that are sent again until the line
+    /// heals.
     BlackHole,
     /// Open connections are reset, new ones too.
     Reset,

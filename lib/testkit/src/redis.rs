@@ -1,4 +1,5 @@
-//! A real Redis 7 that keeps nothing on disk, as in production: it is a write buffer and may be lost.
+//! A real Redis 7 that keeps nothing on disk, as in production: it is a write buffer and may be
+//! lost.
 
 use std::path::{Path, PathBuf};
 

@@ -69,16 +69,16 @@ pub struct DemoArgs {
     dev: bool,
 }
 
-/// Whether everything that was measured has arrived.
-pub async fn run(args: DemoArgs) -> Result<bool, StackError> {
+/// Whether everything that was measured has arrived; `None` if a signal came first.
+pub async fn run(args: DemoArgs) -> Result<Option<bool>, StackError> {
     let mut signals = Signals::listen()?;
     let stack = tokio::select! {
         stack = start(&args) => stack?,
-        () = signals.stop() => return Ok(false),
+        () = signals.stop() => return Ok(None),
     };
     let seconds = args.seconds.or(args.part.map(|_| BREAK_SECONDS));
     let complete = tokio::select! {
-        complete = show(&stack, seconds, args.part) => complete?,
+        complete = show(&stack, seconds, args.part) => Some(complete?),
         () = signals.stop() => end_early(&stack, &mut signals).await?,
     };
     println!("stopping everything");
@@ -103,11 +103,11 @@ async fn start(args: &DemoArgs) -> Result<Stack, StackError> {
 }
 
 /// Ctrl-C asks for the same end as `--seconds`; a second one for no end at all.
-async fn end_early(stack: &Stack, signals: &mut Signals) -> Result<bool, StackError> {
+async fn end_early(stack: &Stack, signals: &mut Signals) -> Result<Option<bool>, StackError> {
     println!("\nending; Ctrl-C again stops at once");
     tokio::select! {
-        complete = summary::end(stack) => complete,
-        () = signals.stop() => Ok(false),
+        complete = summary::end(stack) => complete.map(Some),
+        () = signals.stop() => Ok(None),
     }
 }
 

@@ -1,5 +1,5 @@
-//! The one folder a stack writes to. It is emptied at the start if an earlier stack left it, refused
-//! if it holds anything else, and locked while in use.
+//! The one folder a stack writes to. It is emptied at the start if an earlier stack left it,
+//! refused if it holds anything else, and locked while in use.
 
 use std::fs::{self, File};
 use std::io;

@@ -1,5 +1,5 @@
-//! `stack.json`: where everything is and how to start each process again. Other programs read it, so
-//! its keys are a contract; it is written in one step once the stack is ready.
+//! `stack.json`: where everything is and how to start each process again. Other programs read it,
+//! so its keys are a contract; it is written in one step once the stack is ready.
 
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;

@@ -1,4 +1,5 @@
-//! What a stack consists of. The defaults are the smallest one that carries a batch from end to end.
+//! What a stack consists of. The defaults are the smallest one that carries a batch from end to
+//! end.
 
 use std::path::PathBuf;
 

@@ -1,5 +1,5 @@
-//! Makes an empty stack a working one, the way an operator would: MySQL users, shards.toml, then the
-//! console's own commands for schema, topics, tokens, seal keys and readers.
+//! Makes an empty stack a working one, the way an operator would: MySQL users, shards.toml, then
+//! the console's own commands for schema, topics, tokens, seal keys and readers.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -17,9 +17,9 @@ use super::programs::{PARTITION_GROUP, PARTITIONS, console_config};
 use super::servers::{BUCKET, Servers};
 use super::{StatusPages, blocking, settings_file};
 use crate::error::StackError;
+use crate::helper;
 use crate::mysql::MysqlServer;
 use crate::ports::Port;
-use crate::process;
 use crate::progress::Progress;
 
 /// The programs' MySQL users and their rights, as operators make them.
@@ -213,7 +213,7 @@ impl Seeding<'_> {
 }
 
 fn run_console(what: &str, command: &mut Command) -> Result<Value, StackError> {
-    let done = process::output(command).map_err(StackError::io(format!("running {what}")))?;
+    let done = helper::output(command).map_err(StackError::io(format!("running {what}")))?;
     if !done.status.success() {
         let output = [done.stdout, done.stderr].concat();
         let output = String::from_utf8_lossy(&output).into_owned();
