@@ -219,7 +219,9 @@ proptest! {
     }
 
     #[test]
-    fn random_bytes_behind_a_true_checksum_never_panic(raw in proptest::collection::vec(any::<u8>(), 0..400)) {
+    fn random_bytes_behind_a_true_checksum_never_panic(
+        raw in proptest::collection::vec(any::<u8>(), 0..400),
+    ) {
         let body = zstd::bulk::compress(&raw, 1).unwrap();
         let mut frame = encode(&sample()).to_vec();
         frame.truncate(frame::HEADER_BYTES);

@@ -1,3 +1,5 @@
+//! Every f64 comes back exact from the text it is stored as, in each of its forms.
+
 use proptest::prelude::*;
 
 use super::*;
