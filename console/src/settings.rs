@@ -35,7 +35,7 @@ pub struct ConsoleSettings {
     pub kafka: KafkaSettings,
     /// The operators' MySQL user, who seeds positions, makes readers and looks at tables.
     pub mysql: MysqlSettings,
-    /// The MySQL user who owns the schema, for `spillway migrate`; without a user here, `[mysql]`'s.
+    /// The MySQL user who owns the schema, for `spillway migrate`; without one, `[mysql]`'s.
     pub migrate: MysqlSettings,
     /// The bucket that agents park in, with the recovery worker's key.
     pub s3: S3Settings,

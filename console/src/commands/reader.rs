@@ -140,7 +140,8 @@ async fn make(
 ) -> Result<(), MysqlFault> {
     let (password, connections) = (password.reveal(), options.connections);
     let user = format!(
-        "CREATE USER '{name}'@'%' IDENTIFIED BY '{password}' WITH MAX_USER_CONNECTIONS {connections}"
+        "CREATE USER '{name}'@'%' IDENTIFIED BY '{password}'
+         WITH MAX_USER_CONNECTIONS {connections}"
     );
     // The row last but one: a user without it sees nothing.
     server.run(&user).await?;

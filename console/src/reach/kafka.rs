@@ -42,6 +42,22 @@ pub enum KafkaFault {
     Ended(#[from] tokio::task::JoinError),
 }
 
+impl KafkaFault {
+    /// Whether it is one of the things that hold for moments only, while partitions are made.
+    fn passes(&self) -> bool {
+        let Self::Partition { cause, .. } = self else { return false };
+        matches!(
+            cause.rdkafka_error_code(),
+            Some(
+                RDKafkaErrorCode::NotLeaderForPartition
+                    | RDKafkaErrorCode::LeaderNotAvailable
+                    | RDKafkaErrorCode::UnknownPartition
+                    | RDKafkaErrorCode::UnknownTopicOrPartition
+            )
+        )
+    }
+}
+
 fn why(code: &RDKafkaErrorCode) -> String {
     match code {
         RDKafkaErrorCode::InvalidReplicationFactor => {
@@ -151,50 +167,44 @@ impl Kafka {
         .await
     }
 
-    /// The ends of partitions `0..partitions` of these lanes.
+    /// The ends of partitions `0..partitions` of these lanes. The moments after a partition was
+    /// made or moved, in which no broker calls itself its leader, are waited out.
     pub async fn ends(&self, lanes: Vec<Lane>, partitions: u16) -> Result<AllEnds, KafkaFault> {
         self.visit(move |own| {
             let until = Instant::now() + own.deadline;
-            let consumer = own.consumer()?;
-            let mut all = AllEnds::new();
-            for lane in lanes {
-                for partition in 0..partitions {
-                    let (low, high) = own.settled_ends(&consumer, lane, partition, until)?;
-                    all.insert((lane, partition), Ends { low, high });
+            loop {
+                // A new client each time: an old one goes on believing what it was told first.
+                let consumer = own.consumer()?;
+                match own.ends_now(&consumer, &lanes, partitions, until) {
+                    Err(fault) if fault.passes() && Instant::now() < until => {
+                        // Nothing is assigned, so this only waits.
+                        drop(consumer.poll(LEADER_PAUSE));
+                    }
+                    found => return found,
                 }
             }
-            Ok(all)
         })
         .await
     }
 
-    /// A partition's ends, waiting out (within the deadline) the moments after it was made or
-    /// moved, in which no broker calls itself its leader.
-    fn settled_ends(
+    fn ends_now(
         &self,
         consumer: &BaseConsumer<Quiet>,
-        lane: Lane,
-        partition: u16,
+        lanes: &[Lane],
+        partitions: u16,
         until: Instant,
-    ) -> Result<(i64, i64), KafkaFault> {
-        loop {
-            let left = until.saturating_duration_since(Instant::now());
-            let cause = match consumer.fetch_watermarks(lane.topic(), partition.into(), left) {
-                Ok(ends) => return Ok(ends),
-                Err(cause) => cause,
-            };
-            let moving = matches!(
-                cause.rdkafka_error_code(),
-                Some(
-                    RDKafkaErrorCode::NotLeaderForPartition | RDKafkaErrorCode::LeaderNotAvailable
-                )
-            );
-            if !moving || Instant::now() >= until {
-                return Err(self.partition_fault(lane, partition, cause));
+    ) -> Result<AllEnds, KafkaFault> {
+        let mut all = AllEnds::new();
+        for lane in lanes {
+            for partition in 0..partitions {
+                let left = until.saturating_duration_since(Instant::now());
+                let ends = consumer.fetch_watermarks(lane.topic(), partition.into(), left);
+                let (low, high) =
+                    ends.map_err(|cause| self.partition_fault(*lane, partition, cause))?;
+                all.insert((*lane, partition), Ends { low, high });
             }
-            // Nothing is assigned, so this only waits, and serves the client's own events.
-            drop(consumer.poll(LEADER_PAUSE));
         }
+        Ok(all)
     }
 
     /// What the consumers' group has noted as applied: a hint that may lag behind the truth in

@@ -12,8 +12,9 @@
 //! epoch = 1
 //! ```
 //!
-//! Every group has exactly one shard or the file is refused. While programs run, a shard's epoch may
-//! only rise (a failover), and groups do not move: `spillway shard move` does that, with the data.
+//! Every group has exactly one shard or the file is refused. While programs run, a shard's epoch
+//! may only rise (a failover), and groups do not move: `spillway shard move` does that, with the
+//! data.
 
 use std::fmt;
 use std::path::{Path, PathBuf};

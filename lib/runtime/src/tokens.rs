@@ -10,9 +10,9 @@
 //! ```
 //!
 //! The file holds no secret: only the SHA-256 of each, compared in constant time. A token is judged
-//! at a given time: the API judges at the request, the recovery worker at the object's arrival in S3.
-//! A file without a single token counts as damaged: a truncated file must not turn into 401 for all,
-//! which makes several senders drop their data.
+//! at a given time: the API judges at the request, the recovery worker at the object's arrival in
+//! S3. A file without a single token counts as damaged: a truncated file must not turn into 401 for
+//! all, which makes several senders drop their data.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -132,7 +132,7 @@ pub enum TokenError {
 
 /// There is no usable tokens file at all: an answer of 503, never 401.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("no good tokens file yet{}", cause.as_deref().map(|c| format!(": {c}")).unwrap_or_default())]
+#[error("no good tokens file yet: {}", .cause.as_deref().unwrap_or("it was never read"))]
 pub struct Unavailable {
     cause: Option<String>,
 }

@@ -55,7 +55,8 @@ pub enum CanaryFault {
     )]
     NotApplied { after: Duration, partition: u16 },
     #[error(
-        "it lies in S3 as {key}, but after {after:?} no recovery worker has claimed it; is one running?"
+        "it lies in S3 as {key}, but after {after:?} no recovery worker has claimed it; is one \
+         running?"
     )]
     NotClaimed { after: Duration, key: ObjectKey },
     #[error(

@@ -29,7 +29,8 @@ pub enum CheckFault {
     )]
     NotReady { url: String, status: u16, text: String },
     #[error(
-        "{partitions} partitions are behind and do not move (worst {worst_s:.0} s); is a consumer running?"
+        "{partitions} partitions are behind and do not move (worst {worst_s:.0} s); is a consumer \
+         running?"
     )]
     Stopped { partitions: usize, worst_s: f64 },
     #[error("{}", .0.join("; "))]

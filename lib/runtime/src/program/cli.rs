@@ -123,8 +123,8 @@ fn examples(program: &str) -> String {
          spillway-{program} --config {program}.toml config check\n  \
          spillway-{program} --config {program}.toml\n  \
          SPILLWAY__LOG__LEVEL=debug spillway-{program} --config {program}.toml\n\n\
-         Signals: SIGTERM drains and stops (a second one stops at once), SIGHUP reads files again.\n\
-         Exit codes: 0 nothing left, 75 something left behind, 78 wrong settings, 64 usage, 1 failed."
+         Signals: SIGTERM drains and stops (a second one: at once), SIGHUP reads files again.\n\
+         Exit codes: 0 nothing left, 75 something left, 78 wrong settings, 64 usage, 1 failed."
     )
 }
 

@@ -2,10 +2,10 @@
 //! the reference pages all follow.
 //!
 //! A file is TOML; `SPILLWAY__SECTION__KEY` in the environment overrides it. All problems are told
-//! at once, each with its path: unknown keys (with the nearest known one), values of the wrong type,
-//! and what the program's own `validate` finds. The overlay is ours and not a library's, because the
-//! schema knows each key's type: `SPILLWAY__MYSQL__PASSWORD=123` stays a text, a list stays a list,
-//! and a misspelt variable is an error like a misspelt key.
+//! at once, each with its path: unknown keys (with the nearest known one), values of the wrong
+//! type, and what the program's own `validate` finds. The overlay is ours and not a library's,
+//! because the schema knows each key's type: `SPILLWAY__MYSQL__PASSWORD=123` stays a text, a list
+//! stays a list, and a misspelt variable is an error like a misspelt key.
 
 mod document;
 mod overlay;
@@ -34,7 +34,7 @@ const SETTINGS_FILE_BYTES_MAX: u64 = 4 << 20;
 
 /// What a program's settings struct promises.
 ///
-/// Every struct in it carries `#[serde(deny_unknown_fields, default)]`, and every field a doc comment.
+/// Every struct in it carries `#[serde(deny_unknown_fields, default)]`, every field a doc comment.
 pub trait Settings:
     Serialize + DeserializeOwned + Default + JsonSchema + Clone + Send + Sync + 'static
 {
@@ -111,8 +111,8 @@ impl fmt::Display for SettingsErrors {
 
 impl std::error::Error for SettingsErrors {}
 
-/// Reads `file` (none: defaults) and the process's environment, checks all of it, and returns either
-/// sound settings or every problem at once.
+/// Reads `file` (none: defaults) and the process's environment, checks all of it, and returns
+/// either sound settings or every problem at once.
 pub fn load<T: Settings>(file: Option<&Path>) -> Result<T, SettingsErrors> {
     let errors =
         |problems| SettingsErrors { program: T::PROGRAM, file: file.map(Path::to_owned), problems };

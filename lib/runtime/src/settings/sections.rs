@@ -39,7 +39,7 @@ pub enum LogFormat {
 pub struct AdminSettings {
     /// Whether to serve health and metrics at all.
     pub enabled: bool,
-    /// Where to listen; keep it private, nothing here asks for a credential. Port 0 takes a free one.
+    /// Where to listen; keep it private, nothing here asks for a credential. Port 0: a free one.
     pub listen: SocketAddr,
 }
 
