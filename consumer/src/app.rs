@@ -134,6 +134,8 @@ fn consumer_config(settings: &ConsumerSettings) -> Result<ClientConfig, SecretFi
         .set("partition.assignment.strategy", "range")
         .set("session.timeout.ms", session_ms.to_string())
         .set("heartbeat.interval.ms", (session_ms / 10).clamp(500, 3_000).to_string())
+        // A topic that seemed to be missing at the start is found again, not in five minutes.
+        .set("topic.metadata.refresh.interval.ms", "5000")
         // Offsets live in MySQL; Kafka's are a hint, written after COMMIT.
         .set("enable.auto.commit", "false")
         .set("enable.auto.offset.store", "false")

@@ -14,7 +14,7 @@ use super::{StoreError, Trial};
 use crate::verify::Reason;
 
 /// Series one partition's cache may hold; at the limit it starts over, at a look-up each.
-const KNOWN_MAX: usize = 1_000_000;
+const KNOWN_MAX: usize = 250_000;
 /// Series looked up, or inserted, by one statement.
 const SERIES_PER_STATEMENT: usize = 500;
 

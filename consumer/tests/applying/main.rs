@@ -17,3 +17,5 @@ mod fenced;
 mod going_back;
 mod shard_down;
 mod nodelay;
+mod full;
+mod last_seen;

@@ -39,6 +39,7 @@ pub struct Site {
     pub conn: MySqlConnection,
     pub mysql: SocketAddr,
     pub kafka: String,
+    pub redis: String,
     producer: ThreadedProducer<rdkafka::producer::DefaultProducerContext>,
     dir: tempfile::TempDir,
     _stack: Option<Arc<Stack>>,
@@ -58,7 +59,7 @@ impl Site {
             tracing_subscriber::fmt().with_test_writer().with_max_level(tracing::Level::INFO);
         // Another test has done it.
         logs.try_init().unwrap_or_default();
-        let (mysql, kafka, stack) = servers().await;
+        let Servers { mysql, kafka, redis, stack } = servers().await;
         let options: MySqlConnectOptions = format!("mysql://stack:stack@{mysql}").parse().unwrap();
         let options = options.ssl_mode(MySqlSslMode::Preferred).pipes_as_concat(false);
         let mut conn = options.connect().await.unwrap();
@@ -73,7 +74,8 @@ impl Site {
         config.set("bootstrap.servers", &kafka).set("linger.ms", "1").set("acks", "all");
         let producer = config.create().unwrap();
         let dir = tempfile::tempdir().unwrap();
-        let mut site = Self { conn, mysql, kafka, producer, dir, _stack: stack, _turn: turn };
+        let mut site =
+            Self { conn, mysql, kafka, redis, producer, dir, _stack: stack, _turn: turn };
         site.seed(0..PARTITIONS, 1).await;
         site
     }
@@ -264,13 +266,20 @@ async fn execute(conn: &mut MySqlConnection, sql: &str) {
     }
 }
 
-async fn servers() -> (SocketAddr, String, Option<Arc<Stack>>) {
+struct Servers {
+    mysql: SocketAddr,
+    kafka: String,
+    redis: String,
+    stack: Option<Arc<Stack>>,
+}
+
+async fn servers() -> Servers {
     if let Ok(dir) = std::env::var("SPILLWAY_TEST_STACK") {
         let text = std::fs::read_to_string(PathBuf::from(dir).join("stack.json")).unwrap();
         let file: StackFile = serde_json::from_str(&text).unwrap();
         let url = &file.mysql.first().unwrap().primary;
         let mysql = url.rsplit('@').next().unwrap().parse().unwrap();
-        return (mysql, file.kafka, None);
+        return Servers { mysql, kafka: file.kafka, redis: file.redis, stack: None };
     }
     let mut shared = STACK.lock().await;
     let stack = match shared.upgrade() {
@@ -285,7 +294,8 @@ async fn servers() -> (SocketAddr, String, Option<Arc<Stack>>) {
     let servers = stack.servers();
     let shard = servers.shards().next().unwrap().to_owned();
     let mysql = servers.primary(&shard).unwrap().port.address().parse().unwrap();
-    (mysql, servers.bootstrap(), Some(stack))
+    let redis = format!("redis://{}", servers.redis.address());
+    Servers { mysql, kafka: servers.bootstrap(), redis, stack: Some(stack) }
 }
 
 /// Topics as production has them, empty.
