@@ -16,7 +16,7 @@ pub fn run(args: &BenchArgs) -> Result<(), StackError> {
     let mut command = Command::new(binaries::cargo());
     command.current_dir(binaries::workspace());
     command.args(["run", "--release", "--package", "spillway-bench", "--"]).args(&args.args);
-    let status = spillway_testkit::helper::status(command);
+    let status = spillway_testkit::errand::status(command);
     let status = status.map_err(StackError::io("running the benchmark"))?;
     if status.success() {
         return Ok(());

@@ -81,7 +81,7 @@ pub async fn run(cli: Cli) -> Result<(), CommandError> {
     Ok(())
 }
 
-/// Work that blocks, until it is done or a signal asks for the end; main then ends its helpers.
+/// Work that blocks, until it is done or a signal asks for the end; main then ends its errands.
 async fn foreground(
     work: impl FnOnce() -> Result<(), StackError> + Send + 'static,
 ) -> Result<(), CommandError> {

@@ -17,7 +17,7 @@ mod tidy;
 mod policy;
 mod generate;
 
-/// What still waits for a helper that was just ended must not hold up our own end.
+/// What still waits for an errand that was just ended must not hold up our own end.
 const RUNTIME_SHUTDOWN: Duration = Duration::from_millis(200);
 
 fn main() -> ExitCode {
@@ -30,7 +30,7 @@ fn main() -> ExitCode {
         }
     };
     let done = runtime.block_on(cli::run(cli));
-    spillway_testkit::helper::kill_all();
+    spillway_testkit::errand::kill_all();
     runtime.shutdown_timeout(RUNTIME_SHUTDOWN);
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -49,7 +49,7 @@ fn step(name: &str, args: &[&str]) -> Result<(), StackError> {
     let since = Instant::now();
     let mut command = Command::new(binaries::cargo());
     command.current_dir(binaries::workspace()).args(args);
-    let status = spillway_testkit::helper::status(command).map_err(StackError::io(name))?;
+    let status = spillway_testkit::errand::status(command).map_err(StackError::io(name))?;
     told(name, since);
     if status.success() {
         return Ok(());

@@ -159,7 +159,7 @@ fn unpack_databases(dir: &Path) -> Result<(), StackError> {
 pub(crate) fn run(command: &mut Command) -> Result<(), StackError> {
     let what = command.get_program().to_string_lossy().into_owned();
     let output =
-        crate::helper::output(command).map_err(StackError::io(format!("running {what}")))?;
+        crate::errand::output(command).map_err(StackError::io(format!("running {what}")))?;
     if output.status.success() {
         return Ok(());
     }

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::artifacts::run;
+use crate::errand;
 use crate::error::StackError;
-use crate::helper;
 use crate::progress::Progress;
 
 /// The programs that a test may stop between two steps.
@@ -78,7 +78,7 @@ pub fn build(packages: &[&str], release: bool, shown: bool) -> Result<(), StackE
     if !shown {
         return run(command.arg("--quiet"));
     }
-    let status = helper::status(command).map_err(StackError::io("running cargo"))?;
+    let status = errand::status(command).map_err(StackError::io("running cargo"))?;
     if status.success() {
         return Ok(());
     }

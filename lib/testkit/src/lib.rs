@@ -5,7 +5,7 @@ pub mod error;
 pub mod progress;
 pub mod ports;
 pub mod process;
-pub mod helper;
+pub mod errand;
 pub mod artifacts;
 pub mod binaries;
 pub mod kafka;

@@ -8,7 +8,7 @@ use std::process::Command;
 use super::{End, Link, Seeds, Servers, Stack, blocking, programs};
 use crate::error::StackError;
 use crate::metrics::Metrics;
-use crate::{binaries, helper, http};
+use crate::{binaries, errand, http};
 
 impl Stack {
     /// What the program tells of itself, read now.
@@ -66,7 +66,7 @@ impl Stack {
         let mut run = Command::new(binaries::program("spillway", self.options.release));
         run.arg("--config").arg(programs::console_config(&self.dir)).args(command);
         let what = format!("running spillway {}", command.join(" "));
-        blocking(move || helper::output(&run).map_err(StackError::io(what))).await
+        blocking(move || errand::output(&run).map_err(StackError::io(what))).await
     }
 
     /// All processes, in starting order.

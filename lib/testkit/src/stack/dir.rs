@@ -5,6 +5,8 @@ use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
+use rustix::process::{Pid, Signal};
+
 use crate::error::StackError;
 use crate::process::ProcessSpec;
 
@@ -32,7 +34,9 @@ impl StackDir {
         let io = |e| StackError::io(format!("preparing {}", root.display()))(e);
         fs::create_dir_all(&root).map_err(io)?;
         let root = root.canonicalize().map_err(io)?;
-        let lock = lock_and_empty(&root)?;
+        let lock = lock_folder(&root)?;
+        end_leftovers(&root);
+        empty(&root)?;
         for part in ["config", "data", "keys", "logs", "run", "secrets"] {
             fs::create_dir_all(root.join(part)).map_err(io)?;
         }
@@ -93,10 +97,7 @@ impl StackDir {
     /// The pid that was last started under this name, be it by us or by `stack-exec`, if it lives.
     #[must_use]
     pub fn living_pid(&self, name: &str) -> Option<i32> {
-        let text = fs::read_to_string(pid_file(&self.root, name)).ok()?;
-        let (pid, started) = text.trim().split_once(' ')?;
-        let pid = pid.parse().ok()?;
-        (started_at(pid)? == started).then_some(pid)
+        living(&pid_file(&self.root, name))
     }
 
     /// Keeps a temporary folder: somebody will want to read its logs.
@@ -113,6 +114,27 @@ pub(crate) fn spec_file(root: &Path, name: &str) -> PathBuf {
 
 fn pid_file(root: &Path, name: &str) -> PathBuf {
     root.join("run").join(format!("{name}.pid"))
+}
+
+/// The process that a pid file names, unless it is gone and its number another's.
+fn living(file: &Path) -> Option<i32> {
+    let text = fs::read_to_string(file).ok()?;
+    let (pid, started) = text.trim().split_once(' ')?;
+    let pid = pid.parse().ok()?;
+    (started_at(pid)? == started).then_some(pid)
+}
+
+/// What was started by hand with a `restart` command survives a stack that was killed itself. We hold
+/// the lock now, so it serves nobody any more.
+fn end_leftovers(root: &Path) {
+    let files = fs::read_dir(root.join("run")).into_iter().flatten().flatten();
+    let pid_files =
+        files.map(|entry| entry.path()).filter(|p| p.extension().is_some_and(|e| e == "pid"));
+    for pid in pid_files.filter_map(|file| living(&file)).filter_map(Pid::from_raw) {
+        if let Err(error) = rustix::process::kill_process(pid, Signal::KILL) {
+            tracing::debug!(%error, "a leftover ended by itself");
+        }
+    }
 }
 
 /// The pid with the process' start time, so that a reused pid is told apart.
@@ -134,11 +156,11 @@ pub fn write_atomically(path: &Path, text: &str) -> Result<(), StackError> {
     fs::rename(&half, path).map_err(StackError::io(format!("writing {}", path.display())))
 }
 
-fn lock_and_empty(root: &Path) -> Result<File, StackError> {
-    let io = |e| StackError::io(format!("emptying {}", root.display()))(e);
+fn lock_folder(root: &Path) -> Result<File, StackError> {
+    let io = |e| StackError::io(format!("locking {}", root.display()))(e);
     let marker = root.join(MARKER);
-    let entries: Vec<_> = fs::read_dir(root).and_then(Iterator::collect).map_err(io)?;
-    if !entries.is_empty() && !marker.exists() {
+    let is_empty = fs::read_dir(root).map_err(io)?.next().is_none();
+    if !is_empty && !marker.exists() {
         return Err(StackError::Refused {
             what: format!("{} is not empty and no earlier stack's folder", root.display()),
         });
@@ -149,10 +171,15 @@ fn lock_and_empty(root: &Path) -> Result<File, StackError> {
             what: format!("{} is in use by another stack", root.display()),
         });
     }
-    for entry in entries {
+    Ok(lock)
+}
+
+fn empty(root: &Path) -> Result<(), StackError> {
+    let io = |e| StackError::io(format!("emptying {}", root.display()))(e);
+    let entries: Vec<_> = fs::read_dir(root).and_then(Iterator::collect).map_err(io)?;
+    for entry in entries.into_iter().filter(|entry| entry.file_name() != MARKER) {
         let path = entry.path();
         let removed = match entry.file_type() {
-            _ if path == marker => Ok(()),
             Ok(kind) if kind.is_dir() => fs::remove_dir_all(&path),
             Ok(_) => fs::remove_file(&path),
             Err(e) => Err(e),
@@ -162,5 +189,5 @@ fn lock_and_empty(root: &Path) -> Result<File, StackError> {
             _ => {}
         }
     }
-    Ok(lock)
+    Ok(())
 }

@@ -16,8 +16,8 @@ use super::options::{ENVIRONMENTS, StackOptions};
 use super::programs::{PARTITION_GROUP, PARTITIONS, console_config};
 use super::servers::{BUCKET, Servers};
 use super::{StatusPages, blocking, settings_file};
+use crate::errand;
 use crate::error::StackError;
-use crate::helper;
 use crate::mysql::MysqlServer;
 use crate::ports::Port;
 use crate::progress::Progress;
@@ -213,7 +213,7 @@ impl Seeding<'_> {
 }
 
 fn run_console(what: &str, command: &mut Command) -> Result<Value, StackError> {
-    let done = helper::output(command).map_err(StackError::io(format!("running {what}")))?;
+    let done = errand::output(command).map_err(StackError::io(format!("running {what}")))?;
     if !done.status.success() {
         let output = [done.stdout, done.stderr].concat();
         let output = String::from_utf8_lossy(&output).into_owned();

@@ -1,6 +1,6 @@
-//! Commands that run to their end (Maven, cargo, the console): protected like every child, and ended
-//! with all that they started when we end first. The parent-death signal reaches a helper itself, but
-//! not the compilers that cargo runs; those are in its process group.
+//! Errands: commands that run to their end (Maven, cargo, the console). Protected like every child,
+//! and ended with all that they started when we end first: the parent-death signal reaches an errand
+//! itself, but not the compilers that cargo runs; those are in its process group.
 
 use std::process::{Command, ExitStatus, Output, Stdio};
 use std::sync::{Mutex, PoisonError};
@@ -9,10 +9,10 @@ use rustix::process::{Pid, Signal};
 
 use crate::process::start_from_lasting_thread;
 
-/// Groups of the helpers that run now.
+/// Groups of the errands that run now.
 static RUNNING: Mutex<Vec<Pid>> = Mutex::new(Vec::new());
 
-/// Takes a helper off the list when it has ended.
+/// Takes an errand off the list when it has ended.
 struct Listed(Pid);
 
 impl Listed {
@@ -28,11 +28,11 @@ impl Drop for Listed {
     }
 }
 
-/// Ends every helper with all that it started; for the end of a command that was interrupted.
+/// Ends every errand with all that it started; for the end of a command that was interrupted.
 pub fn kill_all() {
     for pid in RUNNING.lock().unwrap_or_else(PoisonError::into_inner).iter() {
         if let Err(error) = rustix::process::kill_process_group(*pid, Signal::KILL) {
-            tracing::debug!(%error, "a helper ended by itself");
+            tracing::debug!(%error, "an errand ended by itself");
         }
     }
 }
