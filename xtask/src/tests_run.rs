@@ -98,7 +98,7 @@ fn starts_stack(path: &Path) -> Result<bool, StackError> {
     }
     let text = fs::read_to_string(path);
     let text = text.map_err(StackError::io(format!("reading {}", path.display())))?;
-    Ok(text.contains("Stack::start") || text.contains("mod rig"))
+    Ok(text.contains("Stack::start"))
 }
 
 fn entries(dir: &Path) -> Result<Vec<std::path::PathBuf>, StackError> {

@@ -1,6 +1,6 @@
 //! Errands: commands that run to their end (Maven, cargo, the console). Protected like every child,
-//! and ended with all that they started when we end first: the parent-death signal reaches an errand
-//! itself, but not the compilers that cargo runs; those are in its process group.
+//! and ended with all that they started when we end first: the parent-death signal reaches the
+//! errand itself, but not the compilers that cargo runs; those are in its process group.
 
 use std::process::{Command, ExitStatus, Output, Stdio};
 use std::sync::{Mutex, PoisonError};

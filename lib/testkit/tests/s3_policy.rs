@@ -1,5 +1,4 @@
 //! The local S3 refuses what production's policy refuses.
-#![expect(clippy::unwrap_used, reason = "helpers of tests may panic")]
 
 use aws_credential_types::Credentials;
 use aws_sdk_s3::Client;

@@ -124,8 +124,8 @@ fn living(file: &Path) -> Option<i32> {
     (started_at(pid)? == started).then_some(pid)
 }
 
-/// What was started by hand with a `restart` command survives a stack that was killed itself. We hold
-/// the lock now, so it serves nobody any more.
+/// What was started by hand with a `restart` command survives a stack that was killed itself. We
+/// hold the lock now, so it serves nobody any more.
 fn end_leftovers(root: &Path) {
     let files = fs::read_dir(root.join("run")).into_iter().flatten().flatten();
     let pid_files =
