@@ -30,11 +30,11 @@ async fn while_kafka_is_down_agents_park_in_s3_and_everything_arrives_once() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_broker_away_longer_than_message_timeout_loses_and_doubles_nothing() {
-    let impatient = "[kafka.producer]\nmessage_timeout = \"4s\"";
+    let impatient = "[kafka.producer]\nmessage_timeout = \"10s\"";
     let rig = Rig::start(StackOptions::default().set("ingest-api", impatient)).await;
     let load = Sender::start(SenderOptions { windows: 60, ..rig.load("demo") });
     tokio::time::sleep(Duration::from_secs(2)).await;
-    rig.kill_and_start("kafka-0", Duration::from_secs(12)).await;
+    rig.kill_and_start("kafka-0", Duration::from_secs(18)).await;
     let (ledger, options) = load.finish(ACCEPTED_WITHIN).await;
     assert!(ledger.repeats() > 0, "the outage was felt");
     rig.judge_sent(&ledger, &options).await;

@@ -344,4 +344,3 @@ fn check_counts(header: &Header, columns: &Columns<'_>) -> Result<(), FrameError
     }
     Ok(())
 }
-

@@ -1,7 +1,5 @@
 //! The policy fires on each kind of breach.
 
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test's own samples")]
-
 use std::collections::BTreeSet;
 
 use super::{Metadata, licence};
