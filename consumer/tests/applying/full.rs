@@ -1,4 +1,4 @@
-//! More arrives than MySQL takes: fetching pauses, memory stays bounded, nothing is lost or doubled.
+//! More arrives than MySQL takes: fetching pauses, memory stays bounded, nothing is lost or twice.
 
 use spillway_proto::kafka_record::Lane;
 use spillway_proto::{Kind, Point, Series};
