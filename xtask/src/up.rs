@@ -39,7 +39,7 @@ pub struct Size {
     #[arg(long, default_value_t = 1, value_parser = one_or_three)]
     brokers: u16,
     /// MySQL shards
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=16))]
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=16))]
     shards: u16,
     /// Replicas of each shard
     #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u16).range(0..=4))]

@@ -166,6 +166,6 @@ fn introduce(stack: &Stack, screen: &mut Screen) {
     }
     if let Some(reader) = stack.seeds().readers.get("demo") {
         screen.line(&format!("read with    {reader}"));
-        screen.line("             SELECT * FROM metrics_10s WHERE metric LIKE 'system.%' LIMIT 20");
+        screen.line("             SELECT * FROM metrics_10s WHERE metric LIKE 'cpu.%' LIMIT 20");
     }
 }
