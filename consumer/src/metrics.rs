@@ -81,6 +81,7 @@ pub struct Metrics {
     pub last_seen_dropped: Counter,
     /// Shared by the parts that no request hits often.
     pub rebalances: Counter,
+    pub rejoins: Counter,
 }
 
 impl Metrics {
@@ -128,6 +129,7 @@ impl Metrics {
             last_seen_sent: Counter::default(),
             last_seen_dropped: Counter::default(),
             rebalances: Counter::default(),
+            rejoins: Counter::default(),
         }
     }
 
@@ -193,6 +195,8 @@ impl Metrics {
         let help = "Group offsets that Kafka did not take";
         r.register("group_commits_failed", help, self.group_commits_failed.clone());
         r.register("rebalances", "Assignments received", self.rebalances.clone());
+        let help = "Times the group refused this member for good, so that it joined anew";
+        r.register("rejoins", help, self.rejoins.clone());
     }
 
     /// Counts one refused statement or connection.

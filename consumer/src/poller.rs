@@ -5,6 +5,8 @@
 //!   dead shard keeps its own partitions waiting and nothing else, and membership is kept.
 //! - On a revocation everything is forgotten at once; fences make that safe for transactions that
 //!   are still under way.
+//! - A member that the group refuses for good joins again as a new one: after an outage of Kafka a
+//!   static member can find itself fenced by its own former self.
 //! - librdkafka takes no incremental assignment under an eager assignor, so every change assigns
 //!   all claimed partitions again, each at its next offset that is not enqueued yet.
 
@@ -19,11 +21,12 @@ use rdkafka::types::RDKafkaErrorCode;
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use spillway_proto::kafka_record::Lane;
 use spillway_publisher::LogGate;
+use spillway_runtime::backoff::Backoff;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::commit::{GroupOffsets, PerLane};
-use crate::group::{Assignment, Group};
+use crate::group::{Assignment, Change, Group};
 use crate::metrics::{Metrics, OfLane};
 use crate::receive::{Intake, Record};
 use crate::sources::{Source, Taken, take};
@@ -36,6 +39,8 @@ const RECORDS_BETWEEN_CHORES: u32 = 256;
 const IDLE_COMMIT: Duration = Duration::from_secs(5);
 /// How often a lost place in a log may make every partition be claimed anew.
 const RECHECK_PAUSE: Duration = Duration::from_secs(10);
+/// Between being refused by the group and joining it anew.
+const REJOIN_PAUSE: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
 
 /// What a worker asks of the poller.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,10 +70,10 @@ pub struct Parts {
 pub enum PollerError {
     #[error("the Kafka consumer can't be made: {0}")]
     Client(KafkaError),
-    /// Another consumer has this one's instance name, or the group refuses it for good.
-    #[error("the consumer group refuses this member for good: {0}")]
-    Fatal(String),
 }
+
+/// librdkafka's word that this client will never work again, and why.
+struct Refused(String);
 
 struct Poller {
     parts: Parts,
@@ -80,15 +85,13 @@ struct Poller {
     committed_at: Instant,
     told_all_at: Instant,
     rechecked_at: Option<Instant>,
+    rejoin: Backoff,
     gate: LogGate,
 }
 
 /// Runs until `parts.stop` fires. Blocks: give it a thread.
 pub fn run(parts: Parts) -> Result<(), PollerError> {
-    let group = Group::new(parts.metrics.clone());
-    let consumer: BaseConsumer<Group> =
-        BaseConsumer::from_config_and_context(&parts.config, group).map_err(PollerError::Client)?;
-    consumer.subscribe(&Lane::ALL.map(Lane::topic)).map_err(PollerError::Client)?;
+    let consumer = join(&parts).map_err(PollerError::Client)?;
     let mut poller = Poller {
         parts,
         consumer,
@@ -98,15 +101,29 @@ pub fn run(parts: Parts) -> Result<(), PollerError> {
         committed_at: Instant::now(),
         told_all_at: Instant::now(),
         rechecked_at: None,
+        rejoin: Backoff::new(REJOIN_PAUSE.0, REJOIN_PAUSE.1),
         gate: LogGate::default(),
     };
-    let ended = poller.run();
+    let mut ended = Ok(());
+    while ended.is_ok()
+        && let Err(refused) = poller.run()
+    {
+        ended = poller.join_anew(&refused).map_err(PollerError::Client);
+    }
     poller.close();
     ended
 }
 
+fn join(parts: &Parts) -> Result<BaseConsumer<Group>, KafkaError> {
+    let group = Group::new(parts.metrics.clone());
+    let consumer: BaseConsumer<Group> =
+        BaseConsumer::from_config_and_context(&parts.config, group)?;
+    consumer.subscribe(&Lane::ALL.map(Lane::topic))?;
+    Ok(consumer)
+}
+
 impl Poller {
-    fn run(&mut self) -> Result<(), PollerError> {
+    fn run(&mut self) -> Result<(), Refused> {
         while !self.parts.stop.is_cancelled() {
             let mut records = 0;
             while records < RECORDS_BETWEEN_CHORES {
@@ -134,6 +151,26 @@ impl Poller {
             }
             self.chores();
         }
+        Ok(())
+    }
+
+    /// Gives everything up and comes back as a new member. Should another process bear the same
+    /// instance name, the two refuse each other for ever: the log says so each time, and fences
+    /// keep what they write apart.
+    fn join_anew(&mut self, refused: &Refused) -> Result<(), KafkaError> {
+        let pause = self.rejoin.next_delay();
+        tracing::error!(
+            cause = refused.0,
+            ?pause,
+            "the group refuses this member for good: it joins anew (if this goes on, look for \
+             another consumer with the same group.instance)"
+        );
+        self.forget_all();
+        let nothing = self.parts.assignment.borrow().next(&Change::Revoked);
+        self.parts.assignment.send_replace(nothing);
+        self.parts.metrics.rejoins.inc();
+        std::thread::park_timeout(pause);
+        self.consumer = join(&self.parts)?;
         Ok(())
     }
 
@@ -207,6 +244,9 @@ impl Poller {
         for change in self.consumer.context().take_changes() {
             self.forget_all();
             let next = self.parts.assignment.borrow().next(&change);
+            if !next.whole.is_empty() {
+                self.rejoin.reset();
+            }
             tracing::info!(partitions = next.whole.len(), half = next.half.len(), "assignment");
             self.parts.metrics.rebalances.inc();
             let count = i64::try_from(next.whole.len() + next.half.len()).unwrap_or(i64::MAX);
@@ -276,11 +316,11 @@ impl Poller {
         self.count_paused();
     }
 
-    fn judge(&mut self, error: KafkaError) -> Result<(), PollerError> {
+    fn judge(&mut self, error: KafkaError) -> Result<(), Refused> {
         let code = match error {
             KafkaError::MessageConsumptionFatal(code) => {
                 let told = self.consumer.client().fatal_error().map(|(_, text)| text);
-                return Err(PollerError::Fatal(told.unwrap_or_else(|| code.to_string())));
+                return Err(Refused(told.unwrap_or_else(|| code.to_string())));
             }
             KafkaError::MessageConsumption(code) => code,
             _ => RDKafkaErrorCode::Unknown,
