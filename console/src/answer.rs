@@ -126,6 +126,7 @@ fn cell(value: &Json) -> String {
     match value {
         Json::Null => "-".to_owned(),
         Json::String(text) => text.clone(),
+        Json::Array(list) if list.is_empty() => "none".to_owned(),
         Json::Array(list) => list.iter().map(cell).collect::<Vec<_>>().join(", "),
         other => other.to_string(),
     }
