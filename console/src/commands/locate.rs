@@ -1,6 +1,6 @@
 //! `spillway where ENVIRONMENT`: its shard, its partitions, and where its data is read.
 
-use spillway_runtime::tokens::is_environment;
+use spillway_proto::frame::is_environment_name;
 
 use crate::answer::Answer;
 use crate::desk::Desk;
@@ -8,7 +8,7 @@ use crate::failure::{Failure, UsageError};
 
 /// Answers from shards.toml alone, so it works while everything is down.
 pub fn run(desk: &Desk, environment: &str) -> Result<Answer, Failure> {
-    if !is_environment(environment) {
+    if !is_environment_name(environment) {
         let text = format!("{environment:?} can't be an environment's name");
         return Err(UsageError(text).into());
     }

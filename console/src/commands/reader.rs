@@ -3,11 +3,11 @@
 //! A reader may SELECT from the views and nothing else, and each view shows it only the rows that
 //! its row in `readers` grants.
 
+use spillway_proto::frame::is_environment_name;
 use spillway_runtime::mysql::{text, text_or_null};
 use spillway_runtime::mysql_url::MysqlUrl;
 use spillway_runtime::settings::Secret;
 use spillway_runtime::shards::{Shard, ShardMap};
-use spillway_runtime::tokens::is_environment;
 use sqlx::Row;
 
 use crate::answer::{Answer, Verdict};
@@ -88,7 +88,7 @@ pub async fn create(desk: &Desk, options: &CreateReader) -> Result<Answer, Failu
 
 fn name_of(options: &CreateReader) -> Result<String, UsageError> {
     if let Some(environment) = &options.environment
-        && !is_environment(environment)
+        && !is_environment_name(environment)
     {
         return Err(UsageError(format!("{environment:?} can't be an environment's name")));
     }

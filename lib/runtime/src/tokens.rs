@@ -26,7 +26,8 @@ use tokio::sync::watch;
 
 use crate::settings::Secret;
 use crate::watched_file::{self, WatchedFile};
-use spillway_proto::limits::{ENVIRONMENT_BYTES_MAX, TOKEN_BYTES_MAX};
+use spillway_proto::frame::is_environment_name;
+use spillway_proto::limits::TOKEN_BYTES_MAX;
 
 mod file;
 
@@ -206,17 +207,11 @@ fn is_id(id: &str) -> bool {
     !id.is_empty() && id.len() <= ID_BYTES_MAX && id.bytes().all(plain)
 }
 
-/// Whether `name` may name an environment.
-pub fn is_environment(name: &str) -> bool {
-    let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.');
-    !name.is_empty() && name.len() <= ENVIRONMENT_BYTES_MAX && name.bytes().all(plain)
-}
-
 fn checked(row: &Token) -> Result<[u8; 32], RowFault> {
     if !is_id(&row.id) {
         return Err(RowFault::Id);
     }
-    if !is_environment(&row.environment) {
+    if !is_environment_name(&row.environment) {
         return Err(RowFault::Environment);
     }
     if row.expires.is_some_and(|expires| expires <= row.created) {
