@@ -8,7 +8,7 @@ use spillway_testkit::{StackError, binaries, s3_server, stack};
 use crate::check::CheckFailed;
 use crate::generate::GenerateError;
 use crate::signals::Signals;
-use crate::{bench, check, demo, generate, tests_run, up};
+use crate::{bench, check, demo, drill, generate, tests_run, up};
 
 /// Developers' commands of Spillway
 #[derive(Debug, Parser)]
@@ -26,6 +26,9 @@ enum Command {
     Demo(demo::DemoArgs),
     /// Every test: unit, property, integration, whole pipeline
     Test(tests_run::TestArgs),
+    /// Faults on purpose, on real servers, and the comparison after each
+    #[command(subcommand)]
+    Drill(drill::Drill),
     /// A benchmark: api, consumer, agent, recovery or e2e
     Bench(bench::BenchArgs),
     /// Format, clippy, tidy (style numbers), dependency policy, generated files fresh
@@ -71,6 +74,7 @@ pub async fn run(cli: Cli) -> Result<(), CommandError> {
             None => return Err(CommandError::Interrupted),
         },
         Command::Test(args) => foreground(move || tests_run::run(&args)).await?,
+        Command::Drill(drill) => foreground(move || drill::run(&drill)).await?,
         Command::Bench(args) => foreground(move || bench::run(&args)).await?,
         Command::Check => check::run(&root)?,
         Command::Tidy => check::run_tidy(&root)?,

@@ -9,6 +9,7 @@ mod cli;
 mod signals;
 mod up;
 mod demo;
+mod drill;
 mod tests_run;
 mod bench;
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use spillway_testkit::stack::StackOptions;
 
-use crate::rig::{Rig, Totals};
+use spillway_e2e::rig::{Rig, Totals};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_agent_killed_with_a_full_spool_sends_it_all_and_reuses_no_seq() {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use spillway_e2e::{Sender, SenderOptions};
 use spillway_testkit::stack::StackOptions;
 
-use crate::rig::Rig;
+use spillway_e2e::rig::Rig;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn ingest_api_killed_in_mid_request_loses_and_doubles_nothing() {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use spillway_e2e::{Sender, SenderOptions};
 use spillway_testkit::stack::StackOptions;
 
-use crate::rig::Rig;
+use spillway_e2e::rig::Rig;
 
 /// Starts the consumer so that it dies at a named point, again and again while a load runs, then
 /// once without the point, and compares.

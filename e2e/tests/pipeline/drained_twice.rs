@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use spillway_testkit::stack::StackOptions;
 
-use crate::rig::{Rig, Totals};
+use spillway_e2e::rig::{Rig, Totals};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_object_drained_twice_counts_once_and_goes_only_with_proof() {

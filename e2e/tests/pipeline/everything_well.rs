@@ -6,7 +6,7 @@ use spillway_e2e::{Sender, SenderOptions};
 use spillway_testkit::stack::StackOptions;
 use sqlx::Row as _;
 
-use crate::rig::Rig;
+use spillway_e2e::rig::Rig;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn three_environments_arrive_on_their_shards_and_readers_see_only_their_own() {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use spillway_e2e::{Fate, Sender, SenderOptions};
 use spillway_testkit::stack::StackOptions;
 
-use crate::rig::{ACCEPTED_WITHIN, Rig};
+use spillway_e2e::rig::{ACCEPTED_WITHIN, Rig};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn while_kafka_is_down_agents_park_in_s3_and_everything_arrives_once() {

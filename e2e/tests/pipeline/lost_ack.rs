@@ -6,7 +6,7 @@ use spillway_e2e::{Sender, SenderOptions};
 use spillway_testkit::proxy::{Mode, Proxy};
 use spillway_testkit::stack::StackOptions;
 
-use crate::rig::Rig;
+use spillway_e2e::rig::Rig;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_answer_lost_after_the_append_leaves_one_copy() {

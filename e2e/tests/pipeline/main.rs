@@ -15,5 +15,4 @@ mod lost_ack;
 mod mysql_killed;
 mod poison;
 mod redis_gone;
-mod rig;
 mod shard_down;

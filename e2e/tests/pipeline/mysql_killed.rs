@@ -5,7 +5,7 @@ use std::time::Duration;
 use spillway_e2e::{Sender, SenderOptions};
 use spillway_testkit::stack::StackOptions;
 
-use crate::rig::Rig;
+use spillway_e2e::rig::Rig;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn mysqld_killed_during_commit_in_a_loop_is_never_guessed_at() {

@@ -12,7 +12,7 @@ use spillway_proto::partition::Partitioning;
 use spillway_testkit::stack::StackOptions;
 use sqlx::Row as _;
 
-use crate::rig::Rig;
+use spillway_e2e::rig::Rig;
 
 /// Made-up poison: no frame, an empty one, a tombstone, and a frame's beginning.
 const POISON: [Option<&[u8]>; 4] =

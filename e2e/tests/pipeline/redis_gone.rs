@@ -5,7 +5,7 @@ use std::time::Duration;
 use spillway_e2e::{Sender, SenderOptions};
 use spillway_testkit::stack::StackOptions;
 
-use crate::rig::Rig;
+use spillway_e2e::rig::Rig;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn without_redis_no_point_is_lost_and_the_pipeline_goes_on() {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use spillway_e2e::{Sender, SenderOptions};
 use spillway_testkit::stack::StackOptions;
 
-use crate::rig::Rig;
+use spillway_e2e::rig::Rig;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn with_one_shard_down_all_restarts_and_the_other_shards_go_on() {

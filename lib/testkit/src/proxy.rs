@@ -5,7 +5,7 @@
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -45,6 +45,12 @@ pub enum Mode {
     HalfOpen(Way),
     /// Requests arrive and are worked on; the answers are thrown away.
     SwallowAnswers,
+    /// The request that holds these bytes arrives and is worked on; its answer is thrown away once
+    /// it comes, and the connection is reset. All else passes.
+    LoseAnswerTo(&'static [u8]),
+    /// The request that holds these bytes never arrives, and its connection is reset. All else
+    /// passes.
+    LoseRequest(&'static [u8]),
     /// Bytes per second and way, at least 50.
     Bandwidth(u64),
 }
@@ -56,6 +62,8 @@ pub struct Traffic {
     pub to_server_bytes: AtomicU64,
     pub to_client_bytes: AtomicU64,
     pub swallowed_bytes: AtomicU64,
+    /// Requests that [`Mode::LoseAnswerTo`] or [`Mode::LoseRequest`] hit.
+    pub lost: AtomicU64,
 }
 
 impl Traffic {
@@ -169,8 +177,9 @@ async fn carry(mut client: TcpStream, mut line: Line) -> io::Result<()> {
     server.set_nodelay(true)?;
     let (from_client, to_client) = client.split();
     let (from_server, to_server) = server.split();
-    let mut there = Half::new(from_client, to_server, Way::ToServer, line.clone());
-    let mut back = Half::new(from_server, to_client, Way::ToClient, line);
+    let doomed = AtomicBool::new(false);
+    let mut there = Half::new(from_client, to_server, Way::ToServer, line.clone(), &doomed);
+    let mut back = Half::new(from_server, to_client, Way::ToClient, line, &doomed);
     let ended = tokio::try_join!(there.pump(), back.pump());
     if ended.is_err() {
         client.set_zero_linger()?;
@@ -187,6 +196,8 @@ struct Half<'a> {
     line: Line,
     /// Bytes were thrown away: nothing may follow them.
     torn: bool,
+    /// The next answer on this connection is to be lost.
+    doomed: &'a AtomicBool,
 }
 
 /// What a mode means for one way.
@@ -199,8 +210,14 @@ enum Act {
 }
 
 impl<'a> Half<'a> {
-    fn new(from: ReadHalf<'a>, to: WriteHalf<'a>, way: Way, line: Line) -> Self {
-        Self { from, to, way, line, torn: false }
+    fn new(
+        from: ReadHalf<'a>,
+        to: WriteHalf<'a>,
+        way: Way,
+        line: Line,
+        doomed: &'a AtomicBool,
+    ) -> Self {
+        Self { from, to, way, line, torn: false, doomed }
     }
 
     /// Until the sender closes its side (`Ok`), or the connection has to be reset (`Err`).
@@ -229,6 +246,7 @@ impl<'a> Half<'a> {
 
     /// By the mode at this moment: it may have changed while we were reading.
     async fn hand_over(&mut self, mut chunk: &[u8]) -> io::Result<()> {
+        self.lose(chunk)?;
         while !chunk.is_empty() {
             match self.act() {
                 Act::Reset => return Err(io::ErrorKind::ConnectionReset.into()),
@@ -258,6 +276,26 @@ impl<'a> Half<'a> {
         Ok(())
     }
 
+    /// Resets a connection at the request or answer that is to be lost.
+    fn lose(&self, chunk: &[u8]) -> io::Result<()> {
+        let holds = |bytes: &[u8]| chunk.windows(bytes.len()).any(|window| window == bytes);
+        let mode = *self.line.mode.borrow();
+        let lost = match (self.way, mode) {
+            (Way::ToClient, _) => self.doomed.load(Ordering::Relaxed),
+            (Way::ToServer, Mode::LoseAnswerTo(bytes)) if holds(bytes) => {
+                self.doomed.store(true, Ordering::Relaxed);
+                false
+            }
+            (Way::ToServer, Mode::LoseRequest(bytes)) => holds(bytes),
+            (Way::ToServer, _) => false,
+        };
+        if !lost {
+            return Ok(());
+        }
+        self.line.traffic.lost.fetch_add(1, Ordering::Relaxed);
+        Err(io::ErrorKind::ConnectionReset.into())
+    }
+
     async fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.to.write_all(bytes).await?;
         self.line.traffic.count(self.way, bytes.len());
@@ -278,9 +316,11 @@ impl<'a> Half<'a> {
             Mode::HalfOpen(way) if way == self.way => Act::Hold,
             Mode::Delay(after) => Act::Forward { after },
             Mode::Bandwidth(bytes) => Act::Trickle(bytes),
-            Mode::Pass | Mode::HalfOpen(_) | Mode::SwallowAnswers => {
-                Act::Forward { after: Duration::ZERO }
-            }
+            Mode::Pass
+            | Mode::HalfOpen(_)
+            | Mode::SwallowAnswers
+            | Mode::LoseAnswerTo(_)
+            | Mode::LoseRequest(_) => Act::Forward { after: Duration::ZERO },
         }
     }
 }

@@ -92,6 +92,34 @@ async fn a_swallowed_answer_means_the_request_arrived_and_the_connection_dies() 
 }
 
 #[tokio::test]
+async fn one_answer_is_lost_and_the_others_pass() {
+    let (proxy, mut seen) = echo().await;
+    proxy.set(Mode::LoseAnswerTo(b"\x07"));
+    let mut other = TcpStream::connect(proxy.address()).await.unwrap();
+    let mut stream = TcpStream::connect(proxy.address()).await.unwrap();
+    stream.write_u8(1).await.unwrap();
+    assert_eq!(answer(&mut stream).await.unwrap(), 1);
+    stream.write_u8(7).await.unwrap();
+    assert_eq!(answer(&mut stream).await.unwrap_err().kind(), ErrorKind::ConnectionReset);
+    assert_eq!(timeout(SOON, seen.wait_for(|n| *n == 2)).await.unwrap().map(|n| *n).unwrap(), 2);
+    other.write_u8(1).await.unwrap();
+    assert_eq!(answer(&mut other).await.unwrap(), 1);
+    assert_eq!(proxy.traffic().lost.load(Ordering::Relaxed), 1);
+}
+
+#[tokio::test]
+async fn one_request_is_lost_and_never_seen() {
+    let (proxy, seen) = echo().await;
+    proxy.set(Mode::LoseRequest(b"\x07"));
+    let mut stream = TcpStream::connect(proxy.address()).await.unwrap();
+    stream.write_u8(1).await.unwrap();
+    assert_eq!(answer(&mut stream).await.unwrap(), 1);
+    stream.write_u8(7).await.unwrap();
+    assert_eq!(answer(&mut stream).await.unwrap_err().kind(), ErrorKind::ConnectionReset);
+    assert_eq!(*seen.borrow(), 1);
+}
+
+#[tokio::test]
 async fn a_half_open_line_carries_one_way() {
     let (proxy, mut seen) = echo().await;
     let mut stream = TcpStream::connect(proxy.address()).await.unwrap();

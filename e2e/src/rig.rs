@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use spillway_e2e::{Ledger, Sender, SenderOptions, compare, settled};
+use crate::{Ledger, Sender, SenderOptions, compare, settled};
 use spillway_testkit::metrics::Metrics;
 use spillway_testkit::stack::{AgentOptions, Stack, StackOptions};
 use sqlx::mysql::MySqlPoolOptions;

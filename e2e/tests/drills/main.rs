@@ -1,0 +1,7 @@
+//! Every fault of the list in docs/reliability.md on real servers: `cargo xtask drill`.
+//!
+//! A file is named after its fault's number and what breaks, a test after the promise it holds
+//! the system to. Every drill ends with the comparison of L1–L4 and L8; what holds besides is
+//! asserted in the drill. One stack at a time: `--test-threads=1`.
+
+#![expect(clippy::expect_used, reason = "a drill that can't go on fails")]
