@@ -41,9 +41,10 @@ retry_max = "2s"
 backlog_after = "15s"
 warm_every = "30s"
 "#;
+/// It looks at S3 less often than agents send, so that a break shows the gap that S3 then closes.
 const RECOVERY_WORKER: &str = r#"
 [drain]
-poll_period = "1s"
+poll_period = "8s"
 hold = "3s"
 "#;
 const KEEPER: &str = r#"

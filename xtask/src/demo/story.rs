@@ -69,7 +69,7 @@ impl Story {
         for (environment, count) in now {
             let before = self.gaps.get(environment).copied().unwrap_or(0);
             if before == 0 && *count > 0 {
-                lines.push(format!("a gap opens in {environment}: it is on its way by S3"));
+                lines.push(format!("{} in {environment}: it is on its way by S3", opens(*count)));
             }
         }
         for (environment, before) in &self.gaps {
@@ -79,6 +79,10 @@ impl Story {
         }
         self.gaps.clone_from(now);
     }
+}
+
+fn opens(gaps: i64) -> String {
+    if gaps == 1 { "a gap opens".to_owned() } else { format!("{gaps} gaps open") }
 }
 
 #[cfg(test)]
