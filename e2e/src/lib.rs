@@ -8,6 +8,7 @@
 
 pub mod compare;
 pub mod ledger;
+pub mod random_faults;
 pub mod rig;
 pub mod sender;
 

@@ -5,11 +5,8 @@ use std::path::PathBuf;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use spillway_proto::limits::{
-    BODY_BYTES_MAX, FRAME_BYTES_MAX, PARTITION_GROUP_DEFAULT, PARTITIONS_DEFAULT,
-};
-use spillway_proto::partition::Partitioning;
-use spillway_publisher::KafkaSettings;
+use spillway_proto::limits::{BODY_BYTES_MAX, FRAME_BYTES_MAX};
+use spillway_publisher::{KafkaSettings, TopicsSettings};
 use spillway_runtime::settings::{
     AdminSettings, Dur, LogSettings, Problem, Process, Settings, ShutdownSettings, Size,
 };
@@ -32,7 +29,7 @@ pub struct IngestSettings {
     pub tokens: TokensSettings,
     /// How much is taken at a time.
     pub admission: AdmissionSettings,
-    /// The shape of the topics, fixed for life at `spillway topics create`.
+    /// How the topics are cut; must be what `spillway topics create` was told.
     pub topics: TopicsSettings,
     /// Kafka.
     pub kafka: KafkaSettings,
@@ -108,16 +105,6 @@ pub struct AdmissionSettings {
     pub wait_max: Dur,
 }
 
-/// The shape of the topics.
-#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct TopicsSettings {
-    /// Partitions of each topic.
-    pub partitions: u16,
-    /// Partitions of one group; an environment's hosts spread over one group.
-    pub group: u16,
-}
-
 /// ingest-api's port of the senders' side.
 const HTTP_PORT: u16 = 8480;
 /// ingest-api's port for health and metrics.
@@ -178,20 +165,6 @@ impl Default for AdmissionSettings {
     }
 }
 
-impl Default for TopicsSettings {
-    fn default() -> Self {
-        Self { partitions: PARTITIONS_DEFAULT, group: PARTITION_GROUP_DEFAULT }
-    }
-}
-
-impl TopicsSettings {
-    /// `None` when the numbers make no partitioning; [`Settings::validate`] says so.
-    #[must_use]
-    pub fn partitioning(&self) -> Option<Partitioning> {
-        Partitioning::new(self.partitions, self.group)
-    }
-}
-
 impl Settings for IngestSettings {
     const PROGRAM: &'static str = "ingest-api";
     const ABOUT: &'static str = "Takes batches over HTTP and answers 2xx once Kafka has them";
@@ -202,6 +175,7 @@ impl Settings for IngestSettings {
 
     fn validate(&self) -> Vec<Problem> {
         let mut problems = self.kafka.validate("kafka");
+        problems.extend(self.topics.validate("topics"));
         let mut must = |holds: bool, path: &str, message: &str| {
             if !holds {
                 problems.push(Problem::new(path, message));
@@ -209,11 +183,6 @@ impl Settings for IngestSettings {
         };
         self.http.validate(&mut must);
         self.admission.validate(self.http.body_bytes_max, &mut must);
-        must(
-            self.topics.partitioning().is_some(),
-            "topics",
-            "group must divide partitions, and partitions must be 1..=4096",
-        );
         must(
             self.tls.certificate_file.is_some() == self.tls.key_file.is_some(),
             "tls",

@@ -25,8 +25,10 @@ const TOPICS_PAUSE: (Duration, Duration) = (Duration::from_millis(500), Duration
 /// Runs until SIGTERM.
 pub async fn run(settings: RecoverySettings, context: Context) -> Result<Drained, RunError> {
     let misconfigured = |error: &dyn std::fmt::Display| Misconfigured(error.to_string());
-    let partitioning =
-        settings.partitioning().ok_or_else(|| misconfigured(&"partitions and group don't fit"))?;
+    let partitioning = settings
+        .topics
+        .partitioning()
+        .ok_or_else(|| misconfigured(&"partitions and group don't fit"))?;
     let keys = KeyFolder::open(&settings.unseal.keys_dir).map_err(|error| misconfigured(&error))?;
     let publisher =
         context.metrics.register(|registry| Publisher::start(&settings.kafka, registry))?;
@@ -79,7 +81,7 @@ async fn topics_are_right(
     loop {
         let checked = tokio::select! {
             () = context.shutdown.wait() => return Ok(false),
-            checked = publisher.check_topics(settings.partitions.partitions, within) => checked,
+            checked = publisher.check_topics(settings.topics.partitions, within) => checked,
         };
         match checked {
             Ok(()) => return Ok(true),

@@ -4,9 +4,7 @@ use std::path::PathBuf;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use spillway_proto::limits::{PARTITION_GROUP_DEFAULT, PARTITIONS_DEFAULT};
-use spillway_proto::partition::Partitioning;
-use spillway_publisher::KafkaSettings;
+use spillway_publisher::{KafkaSettings, TopicsSettings};
 use spillway_runtime::settings::{
     AdminSettings, Dur, LogSettings, Problem, Process, Secret, Settings, ShutdownSettings, Size,
 };
@@ -31,7 +29,7 @@ pub struct RecoverySettings {
     /// Where batches go.
     pub kafka: KafkaSettings,
     /// How the topics are cut; must be what `spillway topics create` was told.
-    pub partitions: PartitionSettings,
+    pub topics: TopicsSettings,
     /// Health and metrics.
     pub admin: AdminSettings,
     /// Where to log what.
@@ -122,16 +120,6 @@ pub struct DrainSettings {
     pub progress_timeout: Dur,
 }
 
-/// How the topics are cut. Fixed for the life of the topics.
-#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct PartitionSettings {
-    /// Partitions of each topic.
-    pub partitions: u16,
-    /// Partitions of one group; an environment lives in one group.
-    pub group: u16,
-}
-
 impl Default for RecoverySettings {
     fn default() -> Self {
         Self {
@@ -142,7 +130,7 @@ impl Default for RecoverySettings {
                 client_id: "spillway-recovery-worker".to_owned(),
                 ..KafkaSettings::default()
             },
-            partitions: PartitionSettings::default(),
+            topics: TopicsSettings::default(),
             admin: AdminSettings::on_port(ADMIN_PORT),
             log: LogSettings::default(),
             shutdown: ShutdownSettings::default(),
@@ -196,12 +184,6 @@ impl Default for DrainSettings {
     }
 }
 
-impl Default for PartitionSettings {
-    fn default() -> Self {
-        Self { partitions: PARTITIONS_DEFAULT, group: PARTITION_GROUP_DEFAULT }
-    }
-}
-
 impl Settings for RecoverySettings {
     const PROGRAM: &'static str = "recovery-worker";
     const ABOUT: &'static str = "Drains what agents parked in S3 into Kafka, below live traffic";
@@ -214,19 +196,8 @@ impl Settings for RecoverySettings {
         let mut problems = self.kafka.validate("kafka");
         self.s3.validate(&mut problems);
         self.drain.validate(&mut problems);
-        if self.partitioning().is_none() {
-            let message = "must divide `partitions`, both at least 1 and at most 4096";
-            problems.push(Problem::new("partitions.group", message));
-        }
+        problems.extend(self.topics.validate("topics"));
         problems
-    }
-}
-
-impl RecoverySettings {
-    /// `None` when the two numbers don't go together, which `validate` reports.
-    #[must_use]
-    pub fn partitioning(&self) -> Option<Partitioning> {
-        Partitioning::new(self.partitions.partitions, self.partitions.group)
     }
 }
 
@@ -315,7 +286,7 @@ mod tests {
         let settings = RecoverySettings {
             s3: S3Settings { endpoint: "ftp://x".to_owned(), attempts: 9, ..S3Settings::default() },
             drain: DrainSettings { objects_in_flight: 0, ..DrainSettings::default() },
-            partitions: PartitionSettings { partitions: 64, group: 5 },
+            topics: TopicsSettings { partitions: 64, group: 5 },
             ..RecoverySettings::default()
         };
         let paths: Vec<String> = settings.validate().into_iter().map(|p| p.path).collect();
@@ -327,7 +298,7 @@ mod tests {
                 "s3.secret_key_file",
                 "s3.attempts",
                 "drain.objects_in_flight",
-                "partitions.group"
+                "topics"
             ]
         );
     }

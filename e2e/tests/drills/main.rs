@@ -5,3 +5,4 @@
 //! asserted in the drill. One stack at a time: `--test-threads=1`.
 
 #![expect(clippy::expect_used, reason = "a drill that can't go on fails")]
+mod f32_random_mix;

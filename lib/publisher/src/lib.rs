@@ -26,5 +26,5 @@ pub use log_gate::LogGate;
 pub use outcome::{Hindrance, Outcome, Refused};
 pub use publisher::{Publisher, StartError};
 pub use record::{PublishError, Record, Repeat};
-pub use settings::{KafkaSettings, ProducerSettings};
+pub use settings::{KafkaSettings, ProducerSettings, TopicsSettings};
 pub use topics::{TopicProblem, TopicsError, check_topics};

@@ -6,7 +6,10 @@ use std::path::PathBuf;
 use rdkafka::ClientConfig;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use spillway_proto::limits::KAFKA_MESSAGE_BYTES_MAX;
+use spillway_proto::limits::{
+    KAFKA_MESSAGE_BYTES_MAX, PARTITION_GROUP_DEFAULT, PARTITIONS_DEFAULT,
+};
+use spillway_proto::partition::Partitioning;
 use spillway_runtime::settings::{Dur, Problem, Secret, SecretFileError, Size};
 
 /// Kafka: where it is, and what the producer may hold.
@@ -33,6 +36,38 @@ pub struct KafkaSettings {
     /// Further librdkafka properties, each `name=value`. What Spillway's promises rest on can't
     /// be set here.
     pub options: Vec<String>,
+}
+
+/// How the topics are cut, fixed for life at `spillway topics create`: the `[topics]` section of
+/// every program that publishes.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct TopicsSettings {
+    /// Partitions of each topic.
+    pub partitions: u16,
+    /// Partitions of one group; an environment's hosts spread over one group.
+    pub group: u16,
+}
+
+impl Default for TopicsSettings {
+    fn default() -> Self {
+        Self { partitions: PARTITIONS_DEFAULT, group: PARTITION_GROUP_DEFAULT }
+    }
+}
+
+impl TopicsSettings {
+    /// `None` when the numbers make no partitioning; [`TopicsSettings::validate`] says so.
+    #[must_use]
+    pub fn partitioning(&self) -> Option<Partitioning> {
+        Partitioning::new(self.partitions, self.group)
+    }
+
+    /// What is wrong with the section.
+    #[must_use]
+    pub fn validate(&self, section: &str) -> Option<Problem> {
+        let message = "group must divide partitions, and partitions must be 1..=4096";
+        self.partitioning().is_none().then(|| Problem::new(section, message))
+    }
 }
 
 /// What the producer may hold, and for how long.

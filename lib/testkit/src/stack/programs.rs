@@ -127,7 +127,7 @@ impl Site<'_> {
             "unseal": { "keys_dir": self.dir.keys(), "tokens_file": self.dir.tokens_toml() },
             "drain": { "owner": name },
             "kafka": { "brokers": self.links.bootstrap(End::RecoveryWorker, self.servers) },
-            "partitions": { "partitions": PARTITIONS, "group": PARTITION_GROUP },
+            "topics": { "partitions": PARTITIONS, "group": PARTITION_GROUP },
             "admin": { "listen": admin.address() },
         });
         let (kind, binary) = ("recovery-worker", "spillway-recovery-worker");
