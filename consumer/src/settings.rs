@@ -105,6 +105,9 @@ pub struct StoreSettings {
     pub ledger_retention: Dur,
     /// New series one environment may bring to one partition per hour.
     pub new_series_per_hour: u32,
+    /// Starts of agents that one environment may bring to one partition per hour. Batches of
+    /// further ones are stored, but no gaps are known of them.
+    pub new_epochs_per_hour: u32,
 }
 
 /// What can never be applied.
@@ -190,6 +193,7 @@ impl Default for StoreSettings {
             future_max: Dur::from_hours(1),
             ledger_retention: Dur::from_days(14),
             new_series_per_hour: 1_000_000,
+            new_epochs_per_hour: 100_000,
         }
     }
 }

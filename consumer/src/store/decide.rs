@@ -5,6 +5,7 @@
 //!   content's id, with an event, so that neither is lost and a third copy is still recognised.
 //! - What a batch says of other epochs (its predecessor, what was given up) enters the ledger too.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -18,7 +19,7 @@ use super::facts::Event;
 use super::ledger::Cause;
 use super::ranges::Run;
 use super::statement::{Sql, get, get_id, run};
-use super::{StoreError, Work};
+use super::{FreshBy, StoreError, Work};
 
 /// Ids looked up in `audit` by one statement.
 const IDS_PER_STATEMENT: usize = 500;
@@ -47,6 +48,8 @@ pub struct Verdicts {
     pub fates: Vec<Fate>,
     pub book: Book,
     pub events: Vec<Event>,
+    /// Epochs that were opened.
+    pub fresh: FreshBy,
 }
 
 /// An id as its columns.
@@ -63,7 +66,7 @@ pub async fn decide(
     let book = Book::load(conn, limit, &keys).await?;
     let mut judge = Judging { work, book, events: Vec::new(), seen: BTreeMap::new() };
     judge.seen = audited(conn, limit, judge.doubtful()).await?;
-    let renamed = judge.renamed();
+    let (renamed, fresh) = judge.renamed();
     if !renamed.is_empty() {
         // A clone's own content may have come before as well, and it counts for its host.
         let contents = renamed.values().map(|renamed| renamed.id.columns()).collect();
@@ -75,7 +78,7 @@ pub async fn decide(
     let fates = work.drafts.batches.iter();
     let fates = fates.map(|batch| judge.judge(batch, renamed.get(&batch.index))).collect();
     judge.quarantine();
-    Ok(Verdicts { fates, book: judge.book, events: judge.events })
+    Ok(Verdicts { fates, book: judge.book, events: judge.events, fresh })
 }
 
 /// Every epoch that the transaction will say something of.
@@ -140,6 +143,14 @@ enum Why {
     OtherHost,
     OtherContent,
     TooManyRuns,
+    TooManyEpochs,
+}
+
+impl Why {
+    /// Whether another machine gives the same ids.
+    fn cloned(self) -> bool {
+        matches!(self, Self::OtherHost | Self::OtherContent)
+    }
 }
 
 struct Judging<'a> {
@@ -166,9 +177,11 @@ impl Judging<'_> {
 
     /// Batches that can't be applied under the id they carry, by their record's place: found
     /// before the first is applied, since what their new names need must be read first.
-    fn renamed(&self) -> BTreeMap<usize, Renamed> {
+    fn renamed(&self) -> (BTreeMap<usize, Renamed>, FreshBy) {
         let mut crcs: BTreeMap<Columns, u32> = self.seen.clone();
         let mut owners: BTreeMap<Key, (&str, &str)> = BTreeMap::new();
+        let mut fresh = FreshBy::new();
+        let mut not_opened = BTreeSet::new();
         let mut renamed = BTreeMap::new();
         for batch in &self.work.drafts.batches {
             let BatchId::Sequenced { agent_id, epoch, seq } = batch.id else { continue };
@@ -176,7 +189,15 @@ impl Judging<'_> {
             let host = (batch.environment.as_str(), batch.host.as_str());
             let entry = self.book.get(&key);
             let stored = entry.map(|entry| (&*entry.owner.environment, &*entry.owner.host));
-            let owner = *owners.entry(key).or_insert(stored.unwrap_or(host));
+            let owner = match owners.entry(key) {
+                Entry::Occupied(owner) => *owner.get(),
+                Entry::Vacant(first) => {
+                    if stored.is_none() && !self.opens(batch, &mut fresh) {
+                        not_opened.insert(key);
+                    }
+                    *first.insert(stored.unwrap_or(host))
+                }
+            };
             let applied = entry.is_some_and(|entry| entry.epoch.applied.contains(seq));
             // Audit rows are kept for some days only; without one the seq alone decides.
             let crc = match crcs.get(&batch.id.columns()) {
@@ -189,18 +210,31 @@ impl Judging<'_> {
                 Why::OtherContent
             } else if entry.is_some_and(|entry| entry.epoch.is_full(seq)) {
                 Why::TooManyRuns
+            } else if not_opened.contains(&key) {
+                Why::TooManyEpochs
             } else {
                 continue;
             };
             let (id, key) = (self.content_id(batch), Key::uncounted(batch.host_id));
             renamed.insert(batch.index, Renamed { id, key, why });
         }
-        renamed
+        (renamed, fresh)
+    }
+
+    /// Counts a new epoch, unless its environment has opened too many in the running hour.
+    fn opens(&self, batch: &Draft, fresh: &mut FreshBy) -> bool {
+        let record = self.work.records.get(batch.index);
+        let partition = record.map_or(0, |record| record.partition);
+        let opened = fresh.entry((partition, batch.environment.clone())).or_default();
+        let left = (self.work.left)(partition, &batch.environment).epochs;
+        let opens = opened.epochs < left;
+        opened.epochs += u64::from(opens);
+        opens
     }
 
     fn judge(&mut self, batch: &Draft, renamed: Option<&Renamed>) -> Fate {
         if let Some(renamed) = renamed {
-            let fate = self.judge_content(batch, renamed.id, renamed.why != Why::TooManyRuns);
+            let fate = self.judge_content(batch, renamed.id, renamed.why.cloned());
             if fate.applies() {
                 self.tell(batch, renamed.why);
             }
@@ -297,7 +331,12 @@ impl Judging<'_> {
             Why::OtherHost => ("cloned_agent", "its epoch belongs to another host"),
             Why::OtherContent => ("cloned_agent", "its seq was used for other content"),
             Why::TooManyRuns => ("torn_epoch", "its epoch has too many gaps"),
+            Why::TooManyEpochs => ("too_many_epochs", "too many epochs began in this hour"),
         };
+        let told = |event: &Event| event.kind == kind && event.host.as_ref() == Some(&batch.host);
+        if self.events.iter().any(told) {
+            return;
+        }
         self.events.push(Event {
             environment: Some(batch.environment.clone()),
             host: Some(batch.host.clone()),

@@ -70,9 +70,19 @@ pub struct Work<'a> {
     /// The consumer's clock, for the columns that say when something was applied.
     pub now_ms: i64,
     pub ledger_retention: Duration,
-    /// How many new series an environment may still bring to a partition.
-    pub new_series_left: &'a (dyn Fn(u16, &str) -> u64 + Send + Sync),
+    /// What an environment may still bring to a partition in the running hour.
+    pub left: &'a (dyn Fn(u16, &str) -> Fresh + Send + Sync),
 }
+
+/// What was seen for the first time, or may be.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Fresh {
+    pub series: u64,
+    pub epochs: u64,
+}
+
+/// By partition and environment.
+pub type FreshBy = BTreeMap<(u16, String), Fresh>;
 
 /// Work whose fate is decided.
 pub struct Trial<'a> {
@@ -103,8 +113,7 @@ pub struct Written {
     pub cloned: u64,
     pub rows: u64,
     pub merges: u64,
-    /// By partition and environment.
-    pub series_created: BTreeMap<(u16, String), u64>,
+    pub fresh: FreshBy,
     /// One per draft.
     pub fates: Vec<Fate>,
 }
@@ -116,16 +125,16 @@ pub async fn write(
     work: &Work<'_>,
     rows: &mut rows::Rows,
 ) -> Result<Written, StoreError> {
-    let Verdicts { fates, book, events } = decide::decide(conn, limit, work).await?;
+    let Verdicts { fates, book, events, mut fresh } = decide::decide(conn, limit, work).await?;
     let trial = Trial { work, fates: &fates };
-    let series_created = series::ensure(conn, limit, &trial).await?;
+    series::ensure(conn, limit, &trial, &mut fresh).await?;
     let merges = rows.write(conn, limit, &trial).await?;
     pass(Failpoint::AfterRows).await;
     let mut packets = Packets::default();
     epochs::write(&book, work.now_ms, &mut packets);
     facts::write(&trial, &events, &mut packets);
     packets.send(conn, limit).await?;
-    let mut written = Written { merges, rows: rows.count(), series_created, ..Written::default() };
+    let mut written = Written { merges, rows: rows.count(), fresh, ..Written::default() };
     for (batch, fate) in work.drafts.batches.iter().zip(&fates) {
         match fate {
             Fate::Duplicate => written.duplicates += 1,

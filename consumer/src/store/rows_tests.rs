@@ -1,8 +1,8 @@
 //! Packing, merging within a transaction, and statement shapes.
 
-use super::super::Work;
 use super::super::decide::Fate;
 use super::super::draft::{Draft, Drafts};
+use super::super::{Fresh, Work};
 use super::*;
 use spillway_proto::BatchId;
 
@@ -50,7 +50,7 @@ fn packed(drafts: &Drafts, fates: &[Fate]) -> Vec<(u64, u32, String)> {
         quarantined: &[],
         now_ms: 0,
         ledger_retention: Duration::ZERO,
-        new_series_left: &|_, _| 0,
+        left: &|_, _| Fresh::default(),
     };
     rows.pack(&Trial { work: &work, fates });
     let text = |row: &Row| String::from_utf8(rows.text[row.vals.clone()].to_vec()).unwrap();

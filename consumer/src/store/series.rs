@@ -10,7 +10,7 @@ use sqlx::mysql::MySqlConnection;
 
 use super::draft::{Draft, Sighting};
 use super::statement::{Sql, get, get_id, run};
-use super::{StoreError, Trial};
+use super::{FreshBy, StoreError, Trial};
 use crate::verify::Reason;
 
 /// Series one partition's cache may hold; at the limit it starts over, at a look-up each.
@@ -71,13 +71,13 @@ struct New<'a> {
     batch: &'a Draft,
 }
 
-/// Makes sure that every series of the batches to apply has its row. Returns how many were new,
-/// by partition and environment.
+/// Makes sure that every series of the batches to apply has its row, and counts the new ones.
 pub async fn ensure(
     conn: &mut MySqlConnection,
     limit: Duration,
     trial: &Trial<'_>,
-) -> Result<BTreeMap<(u16, String), u64>, StoreError> {
+    fresh: &mut FreshBy,
+) -> Result<(), StoreError> {
     let mut unknown: BTreeMap<u64, New<'_>> = BTreeMap::new();
     for batch in trial.to_apply() {
         let sightings =
@@ -100,26 +100,25 @@ pub async fn ensure(
         }
     }
     let new: Vec<New<'_>> = unknown.into_values().collect();
-    let created = count(trial, &new)?;
+    count(trial, &new, fresh)?;
     for new in new.chunks(SERIES_PER_STATEMENT) {
         insert(conn, limit, trial, new).await?;
     }
-    Ok(created)
+    Ok(())
 }
 
 /// Counts new series, and refuses the batch that brings one too many.
-fn count(trial: &Trial<'_>, new: &[New<'_>]) -> Result<BTreeMap<(u16, String), u64>, StoreError> {
-    let mut created = BTreeMap::new();
+fn count(trial: &Trial<'_>, new: &[New<'_>], fresh: &mut FreshBy) -> Result<(), StoreError> {
     for New { batch, .. } in new {
         let partition = trial.work.records.get(batch.index).map_or(0, |record| record.partition);
-        let left = (trial.work.new_series_left)(partition, &batch.environment);
-        let count: &mut u64 = created.entry((partition, batch.environment.clone())).or_default();
-        *count += 1;
-        if *count > left {
+        let left = (trial.work.left)(partition, &batch.environment).series;
+        let count = fresh.entry((partition, batch.environment.clone())).or_default();
+        count.series += 1;
+        if count.series > left {
             return Err(StoreError::refused(batch, Reason::TooManySeries));
         }
     }
-    Ok(created)
+    Ok(())
 }
 
 async fn stored(

@@ -18,7 +18,7 @@ use crate::metrics::since;
 use crate::quarantine::{QuarantineError, Quarantined};
 use crate::receive::{Appended, Record};
 use crate::store::draft::Judge;
-use crate::store::{StoreError, Work, Written, write};
+use crate::store::{Fresh, StoreError, Work, Written, write};
 use crate::verify::{Refused, verify};
 
 /// What became of some records.
@@ -269,10 +269,14 @@ impl Worker {
         let limit = self.statement_timeout();
         let store = &self.shared.settings.store;
         let partitions = &self.partitions;
-        let new_series_left = |partition: u16, environment: &str| {
+        let left = |partition: u16, environment: &str| {
             let held = partitions.get(partition);
-            let created = held.and_then(|held| held.created.get(environment)).copied();
-            u64::from(store.new_series_per_hour).saturating_sub(created.unwrap_or(0))
+            let fresh = held.and_then(|held| held.fresh.get(environment)).copied();
+            let Fresh { series, epochs } = fresh.unwrap_or_default();
+            Fresh {
+                series: u64::from(store.new_series_per_hour).saturating_sub(series),
+                epochs: u64::from(store.new_epochs_per_hour).saturating_sub(epochs),
+            }
         };
         let work = Work {
             records: &hand.records,
@@ -280,7 +284,7 @@ impl Worker {
             quarantined: &hand.letters,
             now_ms: now_ms(),
             ledger_retention: store.ledger_retention.get(),
-            new_series_left: &new_series_left,
+            left: &left,
         };
         let Some(Link { session, .. }) = &mut self.link else {
             return Err(StoreError::Shape("no connection"));

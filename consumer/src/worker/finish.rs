@@ -51,19 +51,21 @@ impl Worker {
             metrics.append_age_seconds.set(now_ms.saturating_sub(newest) as f64 / 1_000.0);
         }
         self.probe.ok(Duration::ZERO);
-        self.count_created(written);
+        self.count_fresh(written);
         self.tell_last_seen(hand, written, now_ms);
     }
 
-    fn count_created(&mut self, written: &Written) {
-        for ((partition, environment), created) in &written.series_created {
-            self.shared.metrics.series_created.inc_by(*created);
+    fn count_fresh(&mut self, written: &Written) {
+        for ((partition, environment), fresh) in &written.fresh {
+            self.shared.metrics.series_created.inc_by(fresh.series);
             let Some(held) = self.partitions.get_mut(*partition) else { continue };
-            if held.created_since.elapsed() >= HOUR {
-                held.created.clear();
-                held.created_since = Instant::now();
+            if held.fresh_since.elapsed() >= HOUR {
+                held.fresh.clear();
+                held.fresh_since = Instant::now();
             }
-            *held.created.entry(environment.clone()).or_default() += created;
+            let sum = held.fresh.entry(environment.clone()).or_default();
+            sum.series += fresh.series;
+            sum.epochs += fresh.epochs;
         }
     }
 

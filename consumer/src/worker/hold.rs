@@ -13,6 +13,7 @@ use crate::claim::{Claimed, Obstacle};
 use crate::commit::{Advance, Committed, PerLane};
 use crate::group::Assignment;
 use crate::receive::Record;
+use crate::store::Fresh;
 use crate::store::series::Known;
 
 /// Between two looks at a partition that waits for an operator.
@@ -30,9 +31,9 @@ pub struct Held {
     /// The crc that the record before `next` must have, until it was read.
     pub unchecked: PerLane<Option<u32>>,
     pub known: Known,
-    /// New series of each environment in the running hour.
-    pub created: HashMap<String, u64>,
-    pub created_since: Instant,
+    /// What each environment brought for the first time in the running hour.
+    pub fresh: HashMap<String, Fresh>,
+    pub fresh_since: Instant,
 }
 
 enum State {
@@ -117,8 +118,8 @@ impl Partitions {
             next: claimed.next,
             unchecked: claimed.crc,
             known: Known::default(),
-            created: HashMap::new(),
-            created_since: Instant::now(),
+            fresh: HashMap::new(),
+            fresh_since: Instant::now(),
         };
         self.states.insert(claimed.partition, State::Held(Box::new(held)));
         applied.is_some_and(behind)

@@ -27,6 +27,30 @@ async fn both_contents_of_one_id_are_stored_and_an_event_names_it() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn batches_of_more_epochs_than_may_begin_in_an_hour_are_stored_by_their_content() {
+    let mut site = Site::new().await;
+    let agents: Vec<Agent> = (0..5).map(|_| Agent::new("demo", "restarts")).collect();
+    let mut settings = site.settings();
+    settings.store.new_epochs_per_hour = 2;
+    let consumer = site.start(settings);
+    for (nth, agent) in (1..).zip(&agents) {
+        agent.publish(&site, Lane::Live, [1, 2]);
+        site.until("SELECT COUNT(*) FROM spillway_store.audit", nth * 2).await;
+    }
+    for agent in &agents {
+        agent.publish(&site, Lane::Backlog, [1]);
+    }
+    let duplicates = "SELECT SUM(duplicate_batches) FROM spillway_store.ledger_epochs";
+    site.until(duplicates, 5).await;
+    let opened =
+        "SELECT COUNT(*) FROM spillway_store.ledger_epochs WHERE epoch <> REPEAT('\\0', 16)";
+    assert_eq!(site.number(opened).await, 2);
+    let events = site.texts("SELECT DISTINCT kind FROM spillway_store.events").await;
+    assert_eq!(events, ["too_many_epochs"]);
+    consumer.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_contents_of_one_id_in_one_transaction_are_told_apart() {
     let mut site = Site::new().await;
     let agent = Agent::new("demo", "web-1");
