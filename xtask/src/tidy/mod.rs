@@ -10,6 +10,7 @@ mod facts;
 mod numbers;
 mod names;
 mod absence;
+mod proofs;
 #[cfg(test)]
 mod tests;
 
@@ -54,7 +55,7 @@ pub struct Report {
     pub findings: Vec<Finding>,
 }
 
-/// Checks every `.rs` file below `root`.
+/// Checks every `.rs` file below `root`, and the proofs that the book names.
 pub fn check_tree(root: &Path) -> Result<Report, TidyError> {
     let mut report = Report::default();
     for path in rust_files(root)? {
@@ -63,6 +64,7 @@ pub fn check_tree(root: &Path) -> Result<Report, TidyError> {
         report.files += 1;
         report.findings.extend(check_text(&relative(root, &path), &text));
     }
+    report.findings.extend(proofs::check(root)?);
     Ok(report)
 }
 

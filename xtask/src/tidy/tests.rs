@@ -1,6 +1,6 @@
 //! Each rule fires on a bad sample and is silent on a good one.
 
-use super::{Finding, check_text};
+use super::{Finding, check_text, proofs};
 
 fn messages(path: &str, text: &str) -> Vec<String> {
     check_text(path, text).into_iter().map(|finding| finding.to_string()).collect()
@@ -179,4 +179,14 @@ fn findings_come_in_the_order_of_their_lines() {
     let found = check_text("agent/src/a.rs", &format!("fn f() {{}}\n{wide}\nmod util {{}}\n"));
     let lines: Vec<usize> = found.iter().map(|Finding { line, .. }| *line).collect();
     assert_eq!(lines, [1, 2, 3]);
+}
+
+#[test]
+fn a_page_names_no_proof_that_is_not_there() {
+    let page =
+        "Proof: `e2e/a.rs::it_holds`,\n`e2e/a.rs::it_was_renamed`, `e2e/gone.rs::x`, `a.rs`.";
+    let read = |path: &str| (path == "e2e/a.rs").then(|| "async fn it_holds() {}".to_owned());
+    let found = proofs::check_page("docs/guarantees.md", page, read);
+    let lines: Vec<usize> = found.iter().map(|finding| finding.line).collect();
+    assert_eq!(lines, [2, 2]);
 }
