@@ -204,9 +204,8 @@ mod tests {
             for burst in Mix::of(seed, MINUTE).bursts {
                 assert!((2..=3).contains(&burst.injections.len()));
                 for (at, one) in burst.injections.iter().enumerate() {
-                    assert!(
-                        !burst.injections.iter().skip(at + 1).any(|o| o.fault.meets(&one.fault))
-                    );
+                    let mut later = burst.injections.iter().skip(at + 1);
+                    assert!(!later.any(|other| other.fault.meets(&one.fault)));
                 }
             }
         }

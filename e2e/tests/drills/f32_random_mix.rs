@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use spillway_e2e::random_faults::{Fault, Injection, Mix, WIRES};
-use spillway_e2e::rig::{Agent, Rig};
+use spillway_e2e::rig::Rig;
 use spillway_e2e::{Fate, Sender, SenderOptions};
 use spillway_testkit::proxy::Mode;
 use spillway_testkit::stack::{End, StackOptions};
@@ -50,13 +50,14 @@ async fn after_any_mix_of_faults_everything_arrived_once() {
         points += ledger.points(Fate::Ok);
     }
     for agent in &agents {
-        judge(&rig, agent).await;
+        rig.judge_agent(agent).await;
     }
     rig.until("recovery-worker-0", "spillway_recovery_objects_pending", |n| n == 0.0).await;
     let (seed, faults) = (mix.seed, mix.faults());
     let took = healed.elapsed().as_secs_f64();
     println!(
-        "seed {seed}: {faults} faults, {points} points and 2 agents, 0 lost, 0 twice, all there {took:.1} s after the last fault"
+        "seed {seed}: {faults} faults, {points} points and 2 agents, 0 lost, 0 twice, \
+         all there {took:.1} s after the last fault"
     );
 }
 
@@ -103,8 +104,4 @@ async fn revive(rig: &Rig, name: &str) {
         eprintln!("{name} ended while others are away: {error}");
     }
     rig.stack.start_process(name).await.expect("it starts, since everything else is back");
-}
-
-async fn judge(rig: &Rig, agent: &Agent) {
-    rig.judge_agent(agent).await;
 }
