@@ -60,7 +60,7 @@ fn all(good: &ByHand) -> Vec<Poison> {
     poison.push(Poison::new("key-mismatch", Some(value)));
     // A name of a megabyte, as large a record as the topic takes.
     let (_, value) = frame(4);
-    let key = vec![b'n'; 1_048_000 - value.len()];
+    let key = vec![b'n'; 1_048_450 - value.len()];
     poison.push(Poison { key, ..Poison::new("key-mismatch", Some(value)) });
     let late = good.batch(5, "poison", &[(ts_ms + 86_400_000, 1.0)]);
     let key = late.id.to_bytes().to_vec();
