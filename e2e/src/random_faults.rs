@@ -222,7 +222,10 @@ mod tests {
             assert!(all.iter().any(|one| one.fault == Fault::Freeze(name)), "{name} never freezes");
         }
         for wire in WIRES {
-            let hit = |one: &Injection| matches!(one.fault, Fault::Wire { from, to, .. } if (from, to) == wire);
+            let hit = |one: &Injection| match one.fault {
+                Fault::Wire { from, to, .. } => (from, to) == wire,
+                _ => false,
+            };
             assert!(all.iter().any(hit), "{wire:?} is never cut");
         }
     }

@@ -16,6 +16,9 @@ pub const FRAME_RAW_BYTES_MAX: usize = 4 * 1024 * 1024;
 pub const KAFKA_MESSAGE_BYTES_MAX: usize = 1_048_588;
 /// What key, headers and record framing may add to a frame in Kafka.
 pub const KAFKA_RECORD_OVERHEAD_BYTES: usize = 16 * 1024;
+/// `max.message.bytes` of the dead letters' topic: the largest record that the others take, and the
+/// reason why it is there. Else a record of just that size could neither be applied nor go.
+pub const DEAD_LETTER_BYTES_MAX: usize = KAFKA_MESSAGE_BYTES_MAX + KAFKA_RECORD_OVERHEAD_BYTES;
 
 /// Frames in one `POST /v1/batches`, or in one sealed object.
 pub const FRAMES_PER_BODY_MAX: usize = 256;

@@ -13,7 +13,7 @@ use rdkafka::message::Message;
 use rdkafka::types::RDKafkaErrorCode;
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use spillway_proto::kafka_record::{CONSUMER_GROUP, Lane, TOPIC_DEAD_LETTERS};
-use spillway_proto::limits::KAFKA_MESSAGE_BYTES_MAX;
+use spillway_proto::limits::{DEAD_LETTER_BYTES_MAX, KAFKA_MESSAGE_BYTES_MAX};
 use spillway_publisher::KafkaSettings;
 use spillway_runtime::settings::SecretFileError;
 
@@ -272,14 +272,19 @@ impl Kafka {
             let admin = AdminClient::from_config_and_context(&own.config, Quiet);
             let admin = admin.map_err(KafkaFault::Client)?;
             let min_insync = shape.min_insync.to_string();
-            let bytes = KAFKA_MESSAGE_BYTES_MAX.to_string();
+            let bytes = [KAFKA_MESSAGE_BYTES_MAX, DEAD_LETTER_BYTES_MAX].map(|b| b.to_string());
+            let [bytes, letter_bytes] = &bytes;
+            let bytes_max = |topic: &str| match topic {
+                TOPIC_DEAD_LETTERS => letter_bytes,
+                _ => bytes,
+            };
             let new = |topic: &&'static str| {
                 NewTopic::new(topic, shape.partitions.into(), TopicReplication::Fixed(shape.copies))
                     .set("message.timestamp.type", "LogAppendTime")
                     .set("retention.ms", "-1")
                     .set("retention.bytes", "-1")
                     .set("cleanup.policy", "delete")
-                    .set("max.message.bytes", &bytes)
+                    .set("max.message.bytes", bytes_max(topic))
                     .set("min.insync.replicas", &min_insync)
             };
             let new: Vec<_> = topics.iter().map(new).collect();

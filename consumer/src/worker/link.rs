@@ -18,6 +18,11 @@ use crate::store::{StoreError, horizon};
 /// How often the lower bound of `points` is looked up.
 const HORIZON_EVERY: Duration = Duration::from_secs(60);
 
+/// The server ends a link that has asked nothing for so many seconds, and with it whatever its
+/// transaction has locked: a consumer that is frozen in the middle of one, or cut off from its
+/// server, holds up its successor for no longer.
+pub const SILENCE_MAX_S: u32 = 30;
+
 /// A connection in use.
 pub struct Link {
     pub session: Session,
@@ -57,6 +62,8 @@ impl Target {
     /// Makes a link.
     pub async fn connect(&self, limit: Duration) -> Result<Link, LinkError> {
         let mut session = mysql::checkout(&self.pool, limit).await?;
+        let mut sql = Sql::new("SET SESSION wait_timeout = ");
+        run(&mut session, limit, sql.number(SILENCE_MAX_S)).await?;
         let server = identity(&mut session, limit).await?;
         let floor_ts = horizon::floor_ts(&mut session, limit).await?;
         Ok(Link { session, server, floor_ts, floor_at: Instant::now() })

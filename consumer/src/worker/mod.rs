@@ -48,6 +48,7 @@ use self::link::{Link, LinkError, Target};
 const PAUSE_MIN: Duration = Duration::from_millis(50);
 /// An idle worker looks at its server this often.
 const IDLE: Duration = Duration::from_secs(10);
+const _: () = assert!(IDLE.as_secs() * 2 < link::SILENCE_MAX_S as u64, "an idle link lives");
 
 /// What all workers of a process share.
 #[derive(Clone)]

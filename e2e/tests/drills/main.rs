@@ -5,4 +5,17 @@
 //! asserted in the drill. One stack at a time: `--test-threads=1`.
 
 #![expect(clippy::expect_used, reason = "a drill that can't go on fails")]
+
+mod f12_rebalance_storm;
+mod f14_mysqld_frozen;
+mod f16_failover;
+mod f17_mysql_errors;
+mod f19_poison;
+mod f22_redis;
+mod f23_cuts;
+mod f25_long_select;
+mod f26_clones;
+mod f29_lost_log;
+mod f31_late_data;
 mod f32_random_mix;
+mod storing;

@@ -19,7 +19,8 @@ use rdkafka::error::KafkaError;
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, Producer, PurgeConfig, ThreadedProducer};
 use rdkafka::types::RDKafkaErrorCode;
-use spillway_proto::limits::KAFKA_MESSAGE_BYTES_MAX;
+use spillway_proto::kafka_record::TOPIC_DEAD_LETTERS;
+use spillway_proto::limits::{DEAD_LETTER_BYTES_MAX, KAFKA_MESSAGE_BYTES_MAX};
 use spillway_runtime::backoff::Backoff;
 use spillway_runtime::settings::SecretFileError;
 
@@ -100,7 +101,7 @@ impl Publisher {
         if inner.closed.load(Ordering::Acquire) {
             return Err(PublishError::Draining(Box::new(record)));
         }
-        if record.bytes() > KAFKA_MESSAGE_BYTES_MAX {
+        if record.bytes() > bytes_max(&record) {
             return Err(too_large(record));
         }
         match inner.reports.in_flight.enter(&record, Instant::now()) {
@@ -274,7 +275,15 @@ fn rebuild_when_told(fatals: &Receiver<Generation>, publisher: &Weak<Inner>) {
     }
 }
 
+/// What the record's topic takes; a dead letter may be as large as the record that it was.
+fn bytes_max(record: &Record) -> usize {
+    match record.topic {
+        TOPIC_DEAD_LETTERS => DEAD_LETTER_BYTES_MAX,
+        _ => KAFKA_MESSAGE_BYTES_MAX,
+    }
+}
+
 fn too_large(record: Record) -> PublishError {
-    let (bytes, bytes_max) = (record.bytes(), KAFKA_MESSAGE_BYTES_MAX);
+    let (bytes, bytes_max) = (record.bytes(), bytes_max(&record));
     PublishError::TooLarge { bytes, bytes_max, record: Box::new(record) }
 }

@@ -7,7 +7,7 @@ use rdkafka::ClientConfig;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use spillway_proto::limits::{
-    KAFKA_MESSAGE_BYTES_MAX, PARTITION_GROUP_DEFAULT, PARTITIONS_DEFAULT,
+    DEAD_LETTER_BYTES_MAX, KAFKA_MESSAGE_BYTES_MAX, PARTITION_GROUP_DEFAULT, PARTITIONS_DEFAULT,
 };
 use spillway_proto::partition::Partitioning;
 use spillway_runtime::settings::{Dur, Problem, Secret, SecretFileError, Size};
@@ -225,7 +225,8 @@ impl KafkaSettings {
             .set("linger.ms", millis(producer.linger))
             .set("batch.size", producer.batch_bytes_max.get().to_string())
             .set("message.timeout.ms", millis(producer.message_timeout))
-            .set("message.max.bytes", KAFKA_MESSAGE_BYTES_MAX.to_string())
+            // Each topic's own limit is the broker's to hold.
+            .set("message.max.bytes", DEAD_LETTER_BYTES_MAX.to_string())
             .set("queue.buffering.max.kbytes", (producer.queue_bytes_max.get() / 1024).to_string())
             .set("queue.buffering.max.messages", producer.queue_records_max.to_string())
             .set("statistics.interval.ms", millis(producer.statistics_interval));

@@ -30,6 +30,8 @@ pub struct MysqlServer {
     /// The primary's port, if this one is a replica.
     pub follows: Option<u16>,
     pub data: PathBuf,
+    /// Options of mysqld after ours; they win.
+    pub last_options: Vec<String>,
 }
 
 /// Run with `--initialize`: accounts made here are in every copy and in no binary log.
@@ -120,6 +122,7 @@ impl MysqlServer {
             args.push("--read-only=ON".into());
             args.push("--super-read-only=ON".into());
         }
+        args.extend(self.last_options.iter().cloned());
         let program = base.join("bin/mysqld");
         let cwd = self.data.clone();
         ProcessSpec { name: self.name.clone(), program, args, env: Vec::new(), cwd, log }

@@ -5,12 +5,12 @@
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{ReadHalf, WriteHalf};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -82,6 +82,7 @@ pub struct Proxy {
     port: Arc<Port>,
     upstream: SocketAddr,
     mode: watch::Sender<Mode>,
+    source: Arc<AtomicU32>,
     traffic: Arc<Traffic>,
     _stop: DropGuard,
 }
@@ -100,12 +101,18 @@ impl Proxy {
         let (mode, seen) = watch::channel(Mode::Pass);
         let stop = CancellationToken::new();
         let traffic = Arc::new(Traffic::default());
-        let line = Line { upstream, mode: seen, traffic: Arc::clone(&traffic) };
+        let source = Arc::new(AtomicU32::new(Ipv4Addr::LOCALHOST.to_bits()));
+        let line = Line {
+            upstream,
+            mode: seen,
+            source: Arc::clone(&source),
+            traffic: Arc::clone(&traffic),
+        };
         let ended = stop.clone();
         tokio::spawn(
             async move { ended.run_until_cancelled(accept(listener, line, &ended)).await },
         );
-        Ok(Self { port, upstream, mode, traffic, _stop: stop.drop_guard() })
+        Ok(Self { port, upstream, mode, source, traffic, _stop: stop.drop_guard() })
     }
 
     #[must_use]
@@ -120,6 +127,12 @@ impl Proxy {
 
     pub fn set(&self, mode: Mode) {
         self.mode.send_replace(mode);
+    }
+
+    /// From now on it calls the server from this address of the loopback network (127.0.0.0/8):
+    /// a server that treats 127.0.0.1 as itself takes it for another machine.
+    pub fn call_from(&self, address: Ipv4Addr) {
+        self.source.store(address.to_bits(), Ordering::Relaxed);
     }
 
     #[must_use]
@@ -138,7 +151,19 @@ impl Proxy {
 struct Line {
     upstream: SocketAddr,
     mode: watch::Receiver<Mode>,
+    source: Arc<AtomicU32>,
     traffic: Arc<Traffic>,
+}
+
+impl Line {
+    async fn connect(&self) -> io::Result<TcpStream> {
+        let source = Ipv4Addr::from_bits(self.source.load(Ordering::Relaxed));
+        let socket = TcpSocket::new_v4()?;
+        if source != Ipv4Addr::LOCALHOST {
+            socket.bind(SocketAddr::from((source, 0)))?;
+        }
+        socket.connect(self.upstream).await
+    }
 }
 
 async fn accept(listener: TcpListener, line: Line, stop: &CancellationToken) {
@@ -165,7 +190,7 @@ async fn carry(mut client: TcpStream, mut line: Line) -> io::Result<()> {
     if mode == Mode::Reset {
         return client.set_zero_linger();
     }
-    let connect = tokio::time::timeout(CONNECT_DEADLINE, TcpStream::connect(line.upstream)).await;
+    let connect = tokio::time::timeout(CONNECT_DEADLINE, line.connect()).await;
     let mut server = match connect.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
         Ok(server) => server,
         Err(error) => {

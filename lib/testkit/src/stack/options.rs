@@ -36,6 +36,8 @@ pub struct StackOptions {
     pub overrides: Vec<Override>,
     /// Variables that programs find in their environment; see [`StackOptions::env`].
     pub env: Vec<Variable>,
+    /// Options that every mysqld is started with, after the stack's own: `--max-connections=9`.
+    pub mysqld: Vec<String>,
     /// Lets `spill/` objects in without a signature.
     pub s3_unsigned_put: bool,
     pub progress: Progress,
@@ -74,6 +76,7 @@ impl Default for StackOptions {
             links: Vec::new(),
             overrides: Vec::new(),
             env: Vec::new(),
+            mysqld: Vec::new(),
             s3_unsigned_put: false,
             progress: Progress::silent(),
         }
@@ -94,6 +97,13 @@ impl StackOptions {
     pub fn env(mut self, program: &str, key: &str, value: &str) -> Self {
         let (program, key, value) = (program.into(), key.into(), value.into());
         self.env.push(Variable { program, key, value });
+        self
+    }
+
+    /// Starts every mysqld with one more option.
+    #[must_use]
+    pub fn mysqld(mut self, option: &str) -> Self {
+        self.mysqld.push(option.into());
         self
     }
 

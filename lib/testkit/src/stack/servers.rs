@@ -184,7 +184,8 @@ fn lay_out_mysql(
             let (shard, data, port) = (shard.clone(), dir.data(&name), Port::take()?);
             let number = port.number();
             server_id += 1;
-            let server = MysqlServer { name, shard, server_id, port, follows, data };
+            let last_options = options.mysqld.clone();
+            let server = MysqlServer { name, shard, server_id, port, follows, data, last_options };
             servers.push(Arc::new(server));
             follows = follows.or(Some(number));
         }
