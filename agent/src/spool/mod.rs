@@ -55,13 +55,15 @@ mod in_hand;
 #[cfg(test)]
 pub(crate) mod test_books;
 #[cfg(test)]
-mod disk_fake;
+pub(crate) mod disk_fake;
 #[cfg(test)]
 mod store_tests;
 #[cfg(test)]
 mod damage_tests;
 #[cfg(test)]
 mod model_tests;
+#[cfg(test)]
+mod crash_points_tests;
 #[cfg(test)]
 mod spool_tests;
 
