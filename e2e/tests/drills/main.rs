@@ -5,3 +5,11 @@
 //! asserted in the drill. One stack at a time: `--test-threads=1`.
 
 #![expect(clippy::expect_used, reason = "a drill that can't go on fails")]
+
+mod crash_points;
+mod crash_points_strace;
+mod hostile;
+mod hostile_load;
+mod hostile_objects;
+mod hostile_target;
+mod hostile_wire;
