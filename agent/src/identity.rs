@@ -21,6 +21,7 @@ use spillway_proto::{BatchId, Declaration, PreviousEpoch};
 use tracing::{error, info, warn};
 use uuid::Uuid;
 
+use crate::durable;
 use crate::metrics::{Metrics, Reason};
 
 mod custody;
@@ -40,6 +41,8 @@ use state::State;
 pub const CLOCKS_APART_MS_MAX: i64 = 30_000;
 /// Declarations one batch carries: with 40 bytes each they stay small beside its points.
 const DECLARATIONS_CARRIED_MAX: usize = 64;
+/// The state directory is the agent's alone.
+const DIR_MODE: u32 = 0o700;
 const _: () = assert!(DECLARATIONS_CARRIED_MAX <= spillway_proto::limits::BATCH_DECLARATIONS_MAX);
 
 /// Why the identity can't be had.
@@ -82,6 +85,8 @@ struct Inner {
     note: LastSeq,
     epoch: Uuid,
     next_seq: u64,
+    /// `state` is not what lies on disk: a write of it failed.
+    unsaved: bool,
     /// Wall minus boot clock at the last look.
     clocks_apart_ms: Option<i64>,
 }
@@ -100,7 +105,7 @@ impl Identity {
         metrics: Metrics,
     ) -> Result<Self, IdentityError> {
         let unusable = |cause| IdentityError::Directory { dir: dir.to_owned(), cause };
-        std::fs::create_dir_all(dir).map_err(unusable)?;
+        durable::make_dir(dir, DIR_MODE).map_err(unusable)?;
         let lock = File::create(dir.join("lock")).map_err(unusable)?;
         match lock.try_lock() {
             Ok(()) => {}
@@ -123,7 +128,8 @@ impl Identity {
         note.write(epoch, 0).map_err(unusable)?;
         metrics.epochs.get_or_create(&Reason { reason: "start" }).inc();
         info!(%agent_id, %epoch, "an epoch begins");
-        let inner = Inner { state, note, epoch, next_seq: 1, clocks_apart_ms: None };
+        let inner =
+            Inner { state, note, epoch, next_seq: 1, unsaved: false, clocks_apart_ms: None };
         Ok(Self { binding, agent_id, metrics, inner: Mutex::new(inner), _lock: lock })
     }
 
@@ -166,8 +172,7 @@ impl Identity {
         let epoch = inner.epoch;
         inner.state.begin(epoch, &self.binding);
         self.save(&mut inner);
-        let noted = inner.note.write(epoch, 0);
-        self.count(noted);
+        self.write_note(&mut inner, 0);
         self.metrics.epochs.get_or_create(&Reason { reason: "clock" }).inc();
         warn!(moved_ms = moved, %epoch, "wall clock and boot clock parted ways: an epoch begins");
         true
@@ -197,14 +202,26 @@ impl Identity {
     /// anybody may send it. A failure is counted and not fatal: the spool knows the seq as well.
     pub fn note(&self, ticket: &Ticket) {
         let mut inner = self.inner();
-        let epoch = inner.epoch;
-        let noted = inner.note.write(epoch, ticket.seq);
-        self.count(noted);
+        if inner.unsaved {
+            self.save(&mut inner);
+        }
+        self.write_note(&mut inner, ticket.seq);
     }
 
+    /// What could not be saved is saved with the next batch.
     fn save(&self, inner: &mut Inner) {
         let saved = inner.state.save();
+        inner.unsaved = saved.is_err();
         self.count(saved);
+    }
+
+    /// As long as the state on disk does not know the epoch, the last seq of the one before must
+    /// not be written over.
+    fn write_note(&self, inner: &mut Inner, seq: u64) {
+        if inner.state.newest_saved() == Some(inner.epoch) {
+            let noted = inner.note.write(inner.epoch, seq);
+            self.count(noted);
+        }
     }
 
     fn count(&self, written: std::io::Result<()>) {
@@ -256,3 +273,7 @@ impl CustodyLog for Identity {
 #[cfg(test)]
 #[path = "identity/tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "identity/crash_points_tests.rs"]
+mod crash_points_tests;

@@ -9,6 +9,8 @@ pub mod metrics;
 
 pub mod clock;
 
+pub mod durable;
+
 pub mod collect;
 
 pub mod assemble;

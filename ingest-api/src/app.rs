@@ -52,6 +52,7 @@ pub struct App {
     pub closing: CancellationToken,
     problems: [LogGate; ErrorId::ALL.len()],
     rejections: LogGate,
+    malformed: LogGate,
 }
 
 impl App {
@@ -64,6 +65,15 @@ impl App {
         if let Some(held_back) = gate.and_then(LogGate::pass) {
             let status = status.as_u16();
             tracing::warn!(id, status, held_back, "a request was not taken: {}", problem.detail());
+        }
+    }
+
+    /// Counts a connection on which something else than HTTP/1.1 came, and logs it unless it is
+    /// one of a flood.
+    pub fn tell_of_malformed(&self, error: &hyper::Error, peer: SocketAddr) {
+        self.metrics.connections_malformed.inc();
+        if let Some(held_back) = self.malformed.pass() {
+            tracing::warn!(%error, %peer, held_back, "a request could not be read");
         }
     }
 
@@ -127,6 +137,7 @@ impl Ingest {
             closing,
             problems: Default::default(),
             rejections: LogGate::default(),
+            malformed: LogGate::default(),
             settings,
         });
         let bind = |cause| Misconfigured(format!("http.listen: can't bind {listen}: {cause}"));

@@ -30,6 +30,7 @@ pub struct Metrics {
     pub admission_waiting: Gauge,
     pub connections: Gauge,
     pub connections_refused: Counter,
+    pub connections_malformed: Counter,
     pub panics: Counter,
 }
 
@@ -60,6 +61,7 @@ impl Metrics {
             admission_waiting: Gauge::default(),
             connections: Gauge::default(),
             connections_refused: Counter::default(),
+            connections_malformed: Counter::default(),
             panics: Counter::default(),
         };
         metrics.enter(registry);
@@ -102,6 +104,11 @@ impl Metrics {
             "connections_refused",
             "Connections closed because there were too many",
             self.connections_refused.clone(),
+        );
+        to.register(
+            "connections_malformed",
+            "Connections ended because what came was no HTTP/1.1 request",
+            self.connections_malformed.clone(),
         );
         to.register("panics", "Requests whose handler panicked", self.panics.clone());
     }

@@ -4,6 +4,7 @@
 //! Only here is a frame opened; what goes on is the same bytes, sliced from the body.
 
 use std::cell::RefCell;
+use std::time::Duration;
 
 use bytes::Bytes;
 use spillway_proto::BatchId;
@@ -11,6 +12,8 @@ use spillway_proto::frame::{self, Decoder, FrameError, Header};
 use spillway_proto::limits::FRAMES_PER_BODY_MAX;
 use spillway_proto::partition::Partitioning;
 use spillway_proto::verdict::{Refusal, RejectedBatch};
+use spillway_runtime::deadline;
+use tokio::sync::Semaphore;
 
 use crate::authenticate::Caller;
 
@@ -19,6 +22,11 @@ use crate::authenticate::Caller;
 pub const REQUEST_RAW_BYTES_MAX: usize = 128 << 20;
 /// Above this many decompressed bytes a request is verified off the threads that serve sockets.
 const INLINE_RAW_BYTES_MAX: usize = 1 << 20;
+/// So many such requests are opened at once. A kilobyte may claim four megabytes once it is
+/// decompressed, so the room for bodies bounds nothing here; each takes the decoder's buffers,
+/// about 16 MiB at worst.
+const LARGE_AT_ONCE: usize = 4;
+static LARGE: Semaphore = Semaphore::const_new(LARGE_AT_ONCE);
 
 /// A batch that Kafka may have.
 #[derive(Clone, Debug)]
@@ -49,11 +57,13 @@ pub enum BodyRefused {
     TooMany,
     #[error("the frames have {bytes} bytes once decompressed, the limit is {bytes_max}")]
     TooLarge { bytes: usize, bytes_max: usize },
+    #[error("too many large requests are being opened")]
+    Busy,
     #[error("the check of the frames was ended")]
     Ended(#[from] tokio::task::JoinError),
 }
 
-/// Cuts and checks `body`, sent by `caller`.
+/// Cuts and checks `body`, sent by `caller`; waits for its turn for at most `within`.
 ///
 /// # Errors
 /// [`BodyRefused`] when nothing of it can be taken; a frame that is refused alone is in
@@ -62,6 +72,7 @@ pub async fn body(
     body: Bytes,
     caller: &Caller,
     partitioning: Partitioning,
+    within: Duration,
 ) -> Result<Checked, BodyRefused> {
     let frames = cut(&body)?;
     let raw: usize = frames.iter().map(|(header, _)| header.raw_bytes).sum();
@@ -71,8 +82,15 @@ pub async fn body(
     if raw <= INLINE_RAW_BYTES_MAX {
         return Ok(check(frames, &caller.environment, partitioning));
     }
+    let turn = deadline::within(within, LARGE.acquire()).await;
+    let turn = turn.map_err(|_| BodyRefused::Busy)?.map_err(|_| BodyRefused::Busy)?;
     let caller = caller.clone();
-    let work = move || check(frames, &caller.environment, partitioning);
+    let work = move || {
+        let checked = check(frames, &caller.environment, partitioning);
+        // Kept until the work is done, also when nobody waits for it any more.
+        drop(turn);
+        checked
+    };
     Ok(tokio::task::spawn_blocking(work).await?)
 }
 

@@ -10,11 +10,9 @@
 //! ```
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
-use std::io::{self, Write as _};
-use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::{fs, io};
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -22,6 +20,7 @@ use spillway_proto::BatchId;
 use spillway_proto::verdict::Refusal;
 use uuid::Uuid;
 
+use crate::durable;
 use crate::identity::{CustodyLog, GivenUp, GivenUpReason};
 
 /// What may lie in quarantine: enough to study, nothing that fills a disk.
@@ -120,8 +119,8 @@ impl Quarantine {
             frame_bytes: batch.frame.len() as u64,
         };
         self.make_room(note.frame_bytes);
-        fs::DirBuilder::new().recursive(true).mode(DIR_MODE).create(&self.dir)?;
-        self.write(&self.frame_path(note.name()), &batch.frame)?;
+        durable::make_dir(&self.dir, DIR_MODE)?;
+        durable::replace(&self.dir, &frame_name(note.name()), &batch.frame)?;
         self.write_note(&note)?;
         self.notes.insert(note.name(), note);
         Ok(())
@@ -137,7 +136,7 @@ impl Quarantine {
     }
 
     pub fn frame(&self, note: &Note) -> io::Result<Bytes> {
-        Ok(fs::read(self.frame_path(note.name()))?.into())
+        Ok(fs::read(self.dir.join(frame_name(note.name())))?.into())
     }
 
     /// It was taken after all.
@@ -174,33 +173,24 @@ impl Quarantine {
     /// The note goes last: without it, the frame is only a file.
     fn remove(&mut self, name: Name) {
         self.notes.remove(&name);
-        for path in [self.frame_path(name), self.note_path(name)] {
-            if let Err(error) = fs::remove_file(&path) {
+        for path in [frame_name(name), note_name(name)].map(|file| self.dir.join(file)) {
+            if let Err(error) = durable::remove(&path) {
                 tracing::warn!(?path, %error, "a file in quarantine can't be removed");
             }
         }
     }
 
     fn write_note(&self, note: &Note) -> io::Result<()> {
-        self.write(&self.note_path(note.name()), &serde_json::to_vec(note)?)
+        durable::replace(&self.dir, &note_name(note.name()), &serde_json::to_vec(note)?)
     }
+}
 
-    /// Whole or not at all, and durable.
-    fn write(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
-        let mut file = tempfile::NamedTempFile::new_in(&self.dir)?;
-        file.write_all(bytes)?;
-        file.as_file().sync_all()?;
-        file.persist(path)?;
-        File::open(&self.dir)?.sync_all()
-    }
+fn frame_name((epoch, seq): Name) -> String {
+    format!("{epoch}-{seq}.frame")
+}
 
-    fn frame_path(&self, (epoch, seq): Name) -> PathBuf {
-        self.dir.join(format!("{epoch}-{seq}.frame"))
-    }
-
-    fn note_path(&self, (epoch, seq): Name) -> PathBuf {
-        self.dir.join(format!("{epoch}-{seq}.json"))
-    }
+fn note_name((epoch, seq): Name) -> String {
+    format!("{epoch}-{seq}.json")
 }
 
 fn read_note(path: &Path) -> io::Result<Note> {

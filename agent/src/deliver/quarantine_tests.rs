@@ -1,6 +1,7 @@
 //! The quarantine keeps what was refused, within bounds, and declares what it lets go.
 
 use super::*;
+use crate::durable::test_steps::{self, Fault};
 use crate::spool::test_books::Books;
 
 const HOUR_MS: i64 = 3_600_000;
@@ -77,4 +78,46 @@ fn junk_in_the_directory_is_left_alone() {
     let (quarantine, _) = open(&dir);
     assert_eq!(quarantine.due(i64::MAX, 0), None);
     assert!(dir.path().join("q/x.json").exists());
+}
+
+/// One batch refused, refused again or taken after all, with a fault at the nth step. Whether
+/// the fault came.
+fn refused_once(nth: u64, fault: Fault, taken: bool) -> bool {
+    let dir = test_steps::quick_dir();
+    let (mut quarantine, mut books) = open(&dir);
+    let mut named = Vec::new();
+    // Until quarantine has it, the spool does; a restart finds it there.
+    let mut in_spool = true;
+    test_steps::strike(nth, fault);
+    for restart in [false, true, false] {
+        if restart || test_steps::is_killed() {
+            test_steps::heal();
+            named.extend(books.seqs());
+            (quarantine, books) = open(&dir);
+        }
+        if in_spool {
+            in_spool = quarantine.put(batch(5, 100), 0).is_err() || test_steps::is_killed();
+        }
+    }
+    test_steps::heal();
+    if !in_spool {
+        let due = quarantine.due(HOUR_MS, HOUR_MS).expect("it is due once more");
+        assert_eq!(quarantine.frame(&due).unwrap(), vec![7; 100], "whole, at step {nth}");
+        if taken {
+            quarantine.accepted(&due);
+        } else {
+            quarantine.declare(&due);
+            assert_eq!(books.seqs(), [5]);
+        }
+    }
+    assert!(named.is_empty(), "declared although it was kept, at step {nth}");
+    test_steps::is_struck()
+}
+
+#[test]
+fn whichever_step_into_quarantine_fails_or_is_the_last_the_batch_is_whole_or_in_the_spool() {
+    for (fault, taken) in [(Fault::Error, true), (Fault::Kill, true), (Fault::Kill, false)] {
+        let untouched = (1..100).find(|nth| !refused_once(*nth, fault, taken)).unwrap();
+        assert!(untouched > 10, "{untouched}: folder, frame and note take more steps");
+    }
 }

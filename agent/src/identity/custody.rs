@@ -10,7 +10,8 @@ pub trait CustodyLog: Send + Sync {
     fn accepted(&self, id: &BatchId);
 
     /// The agent will never send this range. Noted durably before this returns, so it must be
-    /// said before the bytes are removed; saying it again for the same range is harmless. Blocks.
+    /// said before the bytes are removed; saying it again for the same range is harmless. Where
+    /// the disk does not take the note, memory keeps it until a later one is written. Blocks.
     fn given_up(&self, given_up: GivenUp);
 }
 

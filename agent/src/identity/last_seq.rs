@@ -10,11 +10,13 @@
 //! ```
 
 use std::fs::File;
-use std::io::{self, Write};
+use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use uuid::Uuid;
+
+use crate::durable;
 
 const NAME: &str = "last_seq";
 const MAGIC: &[u8; 4] = b"SPWN";
@@ -61,7 +63,9 @@ impl LastSeq {
         let slot = encode(epoch, seq);
         let at = if seq.is_multiple_of(2) { 0 } else { SLOT_BYTES as u64 };
         if let Some(file) = &self.file {
-            match file.write_all_at(&slot, at).and_then(|()| file.sync_data()) {
+            let written = durable::write(&slot, |slot| file.write_all_at(slot, at));
+            let synced = written.and_then(|()| durable::step()).and_then(|()| file.sync_data());
+            match synced {
                 Ok(()) => return Ok(()),
                 Err(cause) => tracing::warn!(%cause, "last_seq can't be written; made anew"),
             }
@@ -73,7 +77,7 @@ impl LastSeq {
 
     fn make(&mut self, content: &[u8]) -> io::Result<()> {
         self.file = None;
-        super::state::replace(&self.dir, NAME, |file| file.write_all(content))?;
+        durable::replace(&self.dir, NAME, content)?;
         let file = File::options().read(true).write(true).open(self.dir.join(NAME))?;
         self.file = Some(file);
         Ok(())

@@ -4,8 +4,7 @@
 //! be read costs what was owed, never the start.
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::{self, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -14,11 +13,12 @@ use tracing::{error, warn};
 use uuid::Uuid;
 
 use super::{Binding, GivenUp, Ticket};
+use crate::durable;
 
 const NAME: &str = "identity.json";
 const AGENT_ID: &str = "agent_id";
-/// Epochs remembered: that many restarts without one accepted batch lose the oldest's last seq,
-/// which batches of the epoch after it carry as well.
+/// Epochs remembered. That many restarts, each with a batch made and none accepted, lose the
+/// oldest's last seq.
 const EPOCHS_MAX: usize = 64;
 /// Declarations remembered until they arrive. Far more than a bounded spool can give up apart.
 const DECLARATIONS_MAX: usize = 4_096;
@@ -34,6 +34,9 @@ pub(super) struct State {
     ever: BTreeMap<String, Losses>,
     #[serde(skip)]
     dir: PathBuf,
+    /// The newest epoch that lies on disk.
+    #[serde(skip)]
+    newest_saved: Option<Uuid>,
 }
 
 /// How much was given up.
@@ -85,9 +88,15 @@ impl State {
         Self { dir: dir.to_owned(), ..state }
     }
 
-    pub(super) fn save(&self) -> io::Result<()> {
+    pub(super) fn save(&mut self) -> io::Result<()> {
         let bytes = serde_json::to_vec_pretty(self)?;
-        replace(&self.dir, NAME, |file| file.write_all(&bytes))
+        durable::replace(&self.dir, NAME, &bytes)?;
+        self.newest_saved = self.newest();
+        Ok(())
+    }
+
+    pub(super) fn newest_saved(&self) -> Option<Uuid> {
+        self.newest_saved
     }
 
     pub(super) fn newest(&self) -> Option<Uuid> {
@@ -111,6 +120,16 @@ impl State {
         for owed in &mut self.declarations {
             owed.carried_by = None;
         }
+        self.forget_epochs();
+    }
+
+    /// Those that nobody needs to be told of go first: an agent that starts over and over gives
+    /// no seqs, and must not forget those that it once gave.
+    fn forget_epochs(&mut self) {
+        let over = self.epochs.len().saturating_sub(EPOCHS_MAX);
+        let needless = self.epochs.iter().filter(|epoch| epoch.told).take(over);
+        let needless: Vec<Uuid> = needless.map(|epoch| epoch.epoch).collect();
+        self.epochs.retain(|epoch| !needless.contains(&epoch.epoch));
         let over = self.epochs.len().saturating_sub(EPOCHS_MAX);
         self.epochs.drain(..over);
     }
@@ -227,20 +246,6 @@ pub(super) fn agent_id(dir: &Path) -> io::Result<(Uuid, bool)> {
         Err(cause) => return Err(cause),
     }
     let id = Uuid::new_v4();
-    replace(dir, AGENT_ID, |file| writeln!(file, "{id}"))?;
+    durable::replace(dir, AGENT_ID, format!("{id}\n").as_bytes())?;
     Ok((id, true))
-}
-
-/// Puts a file in place whole or not at all, durably.
-pub(super) fn replace(
-    dir: &Path,
-    name: &str,
-    write: impl FnOnce(&mut File) -> io::Result<()>,
-) -> io::Result<()> {
-    let mut temporary = tempfile::NamedTempFile::new_in(dir)?;
-    write(temporary.as_file_mut())?;
-    temporary.as_file().sync_all()?;
-    temporary.persist(dir.join(name)).map_err(|e| e.error)?;
-    // The rename itself lies in the directory.
-    File::open(dir)?.sync_all()
 }

@@ -49,10 +49,51 @@ struct World {
     short_writes: bool,
     free_bytes: Option<u64>,
     random: u64,
+    /// Calls of whatever kind, and what comes at which of them.
+    calls: u64,
+    strike: Option<(u64, Strike)>,
+    struck: bool,
+    /// The power is gone: nothing works, nothing changes.
+    dark: bool,
+    /// A test looks: its calls are not the store's.
+    looked_at: bool,
+}
+
+/// What the nth of all calls meets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Strike {
+    /// This call fails.
+    Error(io::ErrorKind),
+    /// It may be half done, and no call after it is done at all. To be followed by
+    /// [`FakeDisk::crash`].
+    PowerCut,
 }
 
 impl World {
+    /// Every call comes by here, those of [`Op`] by [`Self::meet`].
+    fn count(&mut self) -> io::Result<()> {
+        if self.looked_at {
+            return Ok(());
+        }
+        self.calls += 1;
+        if self.dark {
+            return Err(io::ErrorKind::BrokenPipe.into());
+        }
+        match self.strike {
+            Some((nth, strike)) if nth == self.calls => {
+                self.struck = true;
+                self.dark = strike == Strike::PowerCut;
+                match strike {
+                    Strike::Error(kind) => Err(kind.into()),
+                    Strike::PowerCut => Err(io::ErrorKind::BrokenPipe.into()),
+                }
+            }
+            _ => Ok(()),
+        }
+    }
+
     fn meet(&mut self, op: Op) -> io::Result<()> {
+        self.count()?;
         let Some((calls, kind, for_ever)) = self.faults.get_mut(&op) else { return Ok(()) };
         if *calls > 0 {
             *calls -= 1;
@@ -102,6 +143,32 @@ impl FakeDisk {
         self.world().faults.clear();
     }
 
+    /// No strike comes any more.
+    pub fn spare(&self) {
+        self.world().strike = None;
+    }
+
+    /// Calls until the next `false` are neither counted nor struck.
+    pub fn look(&self, looking: bool) {
+        self.world().looked_at = looking;
+    }
+
+    /// The `nth` call from now on, counted from 1, meets `strike`.
+    pub fn strike(&self, nth: u64, strike: Strike) {
+        let mut world = self.world();
+        (world.calls, world.struck) = (0, false);
+        world.strike = Some((nth, strike));
+    }
+
+    /// Whether the strike has come.
+    pub fn is_struck(&self) -> bool {
+        self.world().struck
+    }
+
+    pub fn is_dark(&self) -> bool {
+        self.world().dark
+    }
+
     pub fn short_writes(&self) {
         self.world().short_writes = true;
     }
@@ -124,6 +191,8 @@ impl FakeDisk {
         let mut world = self.world();
         world.random = seed | 1;
         world.faults.clear();
+        world.strike = None;
+        world.dark = false;
         for number in 0..world.inodes.len() {
             for (at, bytes) in std::mem::take(&mut world.inodes[number].unsynced) {
                 let kept = match world.random(3) {
@@ -175,23 +244,35 @@ impl Disk for FakeDisk {
     type File = FakeFile;
 
     fn list(&self) -> io::Result<Vec<String>> {
-        Ok(self.world().names.keys().cloned().collect())
+        let mut world = self.world();
+        world.count()?;
+        Ok(world.names.keys().cloned().collect())
     }
 
     fn create(&self, name: &str, bytes: u64) -> io::Result<FakeFile> {
         let mut world = self.world();
         let zeros = vec![0; bytes as usize];
-        assert!(!world.names.contains_key(name), "{name} was made twice");
-        let inode = world.inodes.len();
-        world.inodes.push(Inode { seen: zeros.clone(), durable: zeros, ..Inode::default() });
-        world.names.insert(name.to_owned(), inode);
-        world.meet(Op::Create)?;
+        let was_dark = world.dark;
+        let met = world.meet(Op::Create);
+        assert!(was_dark || !world.names.contains_key(name), "{name} was made twice");
+        if !was_dark {
+            let inode = world.inodes.len();
+            // The power went before its length was synced.
+            let durable = if world.dark { Vec::new() } else { zeros.clone() };
+            world.inodes.push(Inode { seen: zeros, durable, ..Inode::default() });
+            world.names.insert(name.to_owned(), inode);
+        }
+        met?;
+        let inode = world.inodes.len() - 1;
         drop(world);
         Ok(FakeFile { disk: self.clone(), inode })
     }
 
     fn open(&self, name: &str) -> io::Result<FakeFile> {
-        let found = self.world().names.get(name).copied();
+        let mut world = self.world();
+        world.count()?;
+        let found = world.names.get(name).copied();
+        drop(world);
         let inode = found.ok_or(io::ErrorKind::NotFound)?;
         Ok(FakeFile { disk: self.clone(), inode })
     }
@@ -219,7 +300,9 @@ impl Disk for FakeDisk {
 
 impl DiskFile for FakeFile {
     fn bytes(&self) -> io::Result<u64> {
-        Ok(self.disk.world().inodes[self.inode].seen.len() as u64)
+        let mut world = self.disk.world();
+        world.count()?;
+        Ok(world.inodes[self.inode].seen.len() as u64)
     }
 
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
@@ -234,6 +317,9 @@ impl DiskFile for FakeFile {
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<usize> {
         let mut world = self.disk.world();
         let count = if world.short_writes { bytes.len().min(7) } else { bytes.len() };
+        if world.dark {
+            return world.meet(Op::Write).map(|()| 0);
+        }
         let met = world.meet(Op::Write);
         // A failed write may have written some of it.
         let count = if met.is_err() { count / 2 } else { count };
@@ -247,6 +333,10 @@ impl DiskFile for FakeFile {
     fn sync_data(&self) -> io::Result<()> {
         let mut world = self.disk.world();
         let met = world.meet(Op::SyncData);
+        if world.dark {
+            // What was on its way may be there, or not.
+            return met;
+        }
         let inode = &mut world.inodes[self.inode];
         assert!(!inode.sync_failed, "synced again after a failed sync");
         if met.is_err() {
@@ -263,6 +353,7 @@ impl DiskFile for FakeFile {
 
     fn shrink(&self, bytes: u64) -> io::Result<()> {
         let mut world = self.disk.world();
+        world.count()?;
         let inode = &mut world.inodes[self.inode];
         inode.seen.truncate(bytes as usize);
         inode.durable.truncate(bytes as usize);

@@ -23,7 +23,6 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -36,6 +35,7 @@ use spillway_runtime::deadline::within;
 use tokio::sync::{oneshot, watch};
 use uuid::Uuid;
 
+use crate::durable;
 use crate::identity::{CustodyLog, GivenUp, GivenUpReason};
 use crate::metrics::Metrics;
 use crate::settings::{Settings, SpoolKind};
@@ -55,13 +55,15 @@ mod in_hand;
 #[cfg(test)]
 pub(crate) mod test_books;
 #[cfg(test)]
-mod disk_fake;
+pub(crate) mod disk_fake;
 #[cfg(test)]
 mod store_tests;
 #[cfg(test)]
 mod damage_tests;
 #[cfg(test)]
 mod model_tests;
+#[cfg(test)]
+mod crash_points_tests;
 #[cfg(test)]
 mod spool_tests;
 
@@ -351,7 +353,7 @@ fn limits_of(settings: &Settings) -> Limits {
 /// Makes the directory and takes it for this process.
 fn lock(dir: &Path) -> Result<File, OpenError> {
     let unusable = |source| OpenError::Directory { dir: dir.to_owned(), source };
-    std::fs::DirBuilder::new().recursive(true).mode(DIR_MODE).create(dir).map_err(unusable)?;
+    durable::make_dir(dir, DIR_MODE).map_err(unusable)?;
     let file = File::create(dir.join(LOCK_FILE)).map_err(unusable)?;
     match file.try_lock() {
         Ok(()) => Ok(file),

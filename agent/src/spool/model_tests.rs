@@ -14,7 +14,7 @@ use super::store_tests::{Bench, EPOCH, limits, seq_of};
 use super::take::Ending;
 
 #[derive(Clone, Debug)]
-enum Action {
+pub enum Action {
     Append {
         bytes: usize,
     },
@@ -54,8 +54,9 @@ fn action() -> impl Strategy<Value = Action> {
     ]
 }
 
-struct Model {
-    bench: Bench,
+/// What must be where, held against what is.
+pub struct Model {
+    pub bench: Bench,
     next_seq: u64,
     /// Called durable, and nobody has ended them.
     durable: BTreeSet<u64>,
@@ -67,7 +68,7 @@ struct Model {
 }
 
 impl Model {
-    fn new() -> Self {
+    pub fn new() -> Self {
         Self {
             bench: Bench::new(),
             next_seq: 1,
@@ -78,7 +79,7 @@ impl Model {
         }
     }
 
-    fn act(&mut self, action: &Action) {
+    pub fn act(&mut self, action: &Action) {
         match *action {
             Action::Append { bytes } => self.append(bytes),
             Action::Deliver { live, batches, ending } => self.deliver(live, batches, ending),
@@ -100,7 +101,8 @@ impl Model {
                 self.reopen();
             }
         }
-        assert!(self.bench.disk.bytes() <= limits().budget.bytes_max);
+        let (bytes, bytes_max) = (self.bench.disk.bytes(), limits().budget.bytes_max);
+        assert!(bytes <= bytes_max, "{bytes} bytes are more than the spool may take");
     }
 
     fn append(&mut self, bytes: usize) {
@@ -143,15 +145,30 @@ impl Model {
 
     fn reopen(&mut self) {
         self.named.extend(self.bench.books.seqs());
-        self.bench = self.bench.reopened();
+        let before = self.bench.disk.is_struck();
+        let opened = self.bench.try_reopened();
+        let struck = self.bench.disk.is_struck() != before;
+        self.bench = opened.unwrap_or_else(|| {
+            let disk = &self.bench.disk;
+            if disk.is_dark() {
+                disk.crash(self.next_seq);
+            }
+            disk.spare();
+            self.bench.reopened()
+        });
         self.named.extend(self.bench.found.damaged.iter().map(|lost| lost.first_seq));
         self.volatile.clear();
-        self.check();
+        // A segment that could not be read stays, unseen until the next start.
+        if !struck {
+            self.check();
+        }
     }
 
-    fn check(&mut self) {
+    pub fn check(&mut self) {
         self.bench.store.now_ms += 10_000;
+        self.bench.disk.look(true);
         let waiting: BTreeSet<_> = self.bench.waiting().into_iter().collect();
+        self.bench.disk.look(false);
         let named: BTreeSet<_> =
             self.named.iter().copied().chain(self.bench.books.seqs()).collect();
         for seq in self.durable.iter().chain(&self.volatile) {

@@ -106,14 +106,16 @@ pub fn recover<D: Disk>(disk: &D) -> io::Result<Recovered> {
         let (scan, bytes) = match read_segment(disk, name) {
             Ok(read) => read,
             Err(error) => {
-                // It stays: perhaps the next start can read it.
                 tracing::error!(segment = name.file_name(), %error, "segment can't be read");
                 found.unreadable += 1;
+                let bytes = disk.open(&name.file_name()).and_then(|file| file.bytes()).unwrap_or(0);
+                let unread = Segment { unread: true, ..Segment::new(name, bytes) };
+                found.segments.insert(name.number, unread);
                 continue;
             }
         };
         found.damaged_unnamed += scan.unnamed;
-        found.segments.insert(name.number, Segment { name, bytes, waiting: 0 });
+        found.segments.insert(name.number, Segment::new(name, bytes));
         parked.extend(scan.parked.into_iter().flat_map(|note| note.ids));
         for (offset, header, done) in scan.batches {
             note_seq(&mut found.highest_seq, &header.id);

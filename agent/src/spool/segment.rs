@@ -42,6 +42,15 @@ pub struct Segment {
     pub bytes: u64,
     /// Batches in it that nobody else has yet. At 0 the file may go.
     pub waiting: u64,
+    /// Nobody knows what is in it: it takes its space and stays, for a start that can read it.
+    pub unread: bool,
+}
+
+impl Segment {
+    /// One whose every batch is known.
+    pub fn new(name: SegmentName, bytes: u64) -> Self {
+        Self { name, bytes, waiting: 0, unread: false }
+    }
 }
 
 /// The segment that is being written.

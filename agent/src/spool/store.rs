@@ -83,7 +83,11 @@ impl<D: Disk> Store<D> {
         for waiting in &found.waiting {
             store.index.insert(store.recovered_entry(waiting));
         }
-        store.sweep();
+        store.size_unread();
+        // A segment with a damaged batch in it goes once the books have that one's name.
+        if found.damaged.is_empty() {
+            store.sweep();
+        }
         store.metrics.spool_damaged_records.inc_by(found.damaged.len() as u64);
         store.metrics.spool_damaged_records.inc_by(found.damaged_unnamed);
         if found.damaged_unnamed + found.unreadable > 0 {
@@ -139,8 +143,8 @@ impl<D: Disk> Store<D> {
                 .collect();
             self.give_up(&too_old, GivenUpReason::SpoolTooOld, log);
             self.move_memory_to_disk(log);
+            self.sweep();
         }
-        self.sweep();
         let live_since = self.live_since_ms();
         let backlog = self.index.iter().filter(|(_, entry)| !entry.is_live(live_since));
         self.backlog_batches = backlog.count() as u64;
@@ -188,6 +192,15 @@ impl<D: Disk> Store<D> {
         }
     }
 
+    /// A segment that does not even tell its size counts as a whole one.
+    fn size_unread(&mut self) {
+        for segment in self.segments.values_mut().filter(|segment| segment.unread) {
+            if segment.bytes == 0 {
+                segment.bytes = self.limits.segment_bytes;
+            }
+        }
+    }
+
     pub(super) fn remove_segment(&mut self, number: u64) {
         let (Some(disk), Some(segment)) = (&self.disk, self.segments.get(&number)) else { return };
         match disk.remove(&segment.name.file_name()) {
@@ -205,7 +218,8 @@ impl<D: Disk> Store<D> {
     /// Removes segments in which nothing waits.
     fn sweep(&mut self) {
         let active = self.active.as_ref().map(|active| active.number);
-        let empty = self.segments.iter().filter(|(_, segment)| segment.waiting == 0);
+        let is_empty = |segment: &Segment| segment.waiting == 0 && !segment.unread;
+        let empty = self.segments.iter().filter(|(_, segment)| is_empty(segment));
         let numbers: Vec<_> =
             empty.map(|(number, _)| *number).filter(|number| Some(*number) != active).collect();
         for number in numbers {

@@ -33,7 +33,10 @@ pub fn seq_of(id: &BatchId) -> u64 {
 }
 
 pub fn frame(seq: u64, bytes: usize) -> Bytes {
-    (0..bytes).map(|at| (seq as usize * 31 + at) as u8).collect()
+    let cycle: Vec<u8> = (0..256).map(|at| (seq as usize * 31 + at) as u8).collect();
+    let mut frame = cycle.repeat(bytes / cycle.len() + 1);
+    frame.truncate(bytes);
+    frame.into()
 }
 
 pub fn limits() -> Limits {
@@ -56,11 +59,16 @@ pub struct Bench {
 
 impl Bench {
     pub fn on(disk: FakeDisk, limits: Limits, now_ms: i64) -> Self {
+        Self::try_on(disk, limits, now_ms).unwrap()
+    }
+
+    /// `None` if the directory can't be listed.
+    pub fn try_on(disk: FakeDisk, limits: Limits, now_ms: i64) -> Option<Self> {
         let metrics = Metrics::for_tests();
-        let (store, found) = Store::open(Some(disk.clone()), limits, metrics, now_ms).unwrap();
-        let books = Arc::new(Books::default());
+        let (store, found) = Store::open(Some(disk.clone()), limits, metrics, now_ms).ok()?;
+        let books = Arc::new(Books::beside(&disk));
         let log: Arc<dyn CustodyLog> = Arc::clone(&books) as _;
-        Self { disk, store, found, books, log }
+        Some(Self { disk, store, found, books, log })
     }
 
     pub fn new() -> Self {
@@ -93,7 +101,11 @@ impl Bench {
     }
 
     pub fn reopened(&self) -> Self {
-        Self::on(self.disk.clone(), limits(), self.store.now_ms)
+        self.try_reopened().unwrap()
+    }
+
+    pub fn try_reopened(&self) -> Option<Self> {
+        Self::try_on(self.disk.clone(), limits(), self.store.now_ms)
     }
 }
 
@@ -331,4 +343,24 @@ fn one_byte_too_many_is_refused_at_the_door() {
     let mut bench = Bench::on(FakeDisk::default(), limits, 0);
     assert!(!bench.append(1, most).unwrap().volatile);
     assert_eq!(bench.waiting(), [1]);
+}
+
+#[test]
+fn a_damaged_batch_is_named_at_every_start_until_the_books_have_it() {
+    let mut bench = Bench::new();
+    bench.append(1, 100).unwrap();
+    let mut contents = bench.disk.contents();
+    for bytes in contents.values_mut() {
+        bytes[super::record::HEADER_BYTES + 5] ^= 1;
+    }
+    let mut bench = Bench::on(FakeDisk::with_contents(contents), limits(), 0);
+    // Killed twice before its name was written down.
+    for _ in 0..2 {
+        assert_eq!(bench.found.damaged.len(), 1);
+        bench.store.tick(1_000, None);
+        bench = bench.reopened();
+    }
+    let log = Arc::clone(&bench.log);
+    bench.store.tick(2_000, Some(&log));
+    assert_eq!(bench.disk.file_count(), 0, "now its segment may go");
 }

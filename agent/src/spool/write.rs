@@ -238,12 +238,12 @@ impl<D: Disk> Store<D> {
             Ok(file) => file,
             Err(error) => {
                 // What it left behind counts until it is gone.
-                self.segments.insert(number, Segment { name, bytes, waiting: 0 });
+                self.segments.insert(number, Segment::new(name, bytes));
                 self.remove_segment(number);
                 return Err(error.into());
             }
         };
-        self.segments.insert(number, Segment { name, bytes, waiting: 0 });
+        self.segments.insert(number, Segment::new(name, bytes));
         self.active = Some(Active { number, salt: name.salt, file, used: 0, bytes });
         Ok(())
     }

@@ -6,6 +6,8 @@
 
 #![expect(clippy::expect_used, reason = "a drill that can't go on fails")]
 
+mod crash_points;
+mod crash_points_strace;
 mod f12_rebalance_storm;
 mod f14_mysqld_frozen;
 mod f16_failover;
@@ -18,4 +20,9 @@ mod f26_clones;
 mod f29_lost_log;
 mod f31_late_data;
 mod f32_random_mix;
+mod hostile;
+mod hostile_load;
+mod hostile_objects;
+mod hostile_target;
+mod hostile_wire;
 mod storing;

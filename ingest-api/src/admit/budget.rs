@@ -103,13 +103,11 @@ impl Budget {
     ) -> Result<Room, NoRoom> {
         let granted = {
             let mut state = self.locked();
-            if state.waiting.is_empty() && self.fits(&state, environment, bytes) {
+            state.waiting.retain(|waiting| !waiting.grant.is_closed());
+            if !Self::someone_s_turn(&state) && self.fits(&state, environment, bytes) {
                 return Ok(self.take(&mut state, environment, bytes));
             }
-            if state.waiting.len() >= self.settings.waiting_max as usize {
-                state.waiting.retain(|waiting| !waiting.grant.is_closed());
-            }
-            if state.waiting.len() >= self.settings.waiting_max as usize {
+            if self.is_queue_full(&state, environment) {
                 return Err(NoRoom::QueueFull);
             }
             let (grant, granted) = oneshot::channel();
@@ -118,8 +116,6 @@ impl Budget {
             self.metrics.admission_waiting.set(gauge(state.waiting.len()));
             granted
         };
-        // Someone of another environment may be in front without being in the way.
-        self.grant();
         let within = within.min(self.settings.wait_max.get());
         match deadline::within(within, granted).await {
             Ok(Ok(room)) => Ok(room),
@@ -164,6 +160,20 @@ impl Budget {
 
     fn locked(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether someone waits for room that all share, and must not be overtaken. Those who wait
+    /// for their own environment's share are in nobody's way.
+    fn someone_s_turn(state: &State) -> bool {
+        state.waiting.iter().any(|waiting| state.used + waiting.bytes > state.limit)
+    }
+
+    /// One environment can't hold all places of the queue either: it would shut the others out.
+    fn is_queue_full(&self, state: &State, environment: &str) -> bool {
+        let places = self.settings.waiting_max as usize;
+        let own = state.waiting.iter().filter(|waiting| &*waiting.environment == environment);
+        let share = (places as f64 * self.settings.environment_share) as usize;
+        state.waiting.len() >= places || own.count() >= share.max(1)
     }
 
     fn fits(&self, state: &State, environment: &str, bytes: usize) -> bool {
@@ -313,6 +323,26 @@ mod tests {
             tokio::join!(budget.reserve(&acme, 1, WAIT), budget.reserve(&globex, 40, WAIT));
         assert_eq!(waiting.err(), Some(NoRoom::Waited));
         assert!(other.is_ok(), "it passes the environment that is at its share");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_environment_that_fills_its_share_and_its_places_shuts_nobody_out() {
+        let budget = budget(|settings| {
+            settings.environment_share = 0.5;
+            settings.waiting_max = 4;
+        });
+        let (acme, globex) = (environment("acme"), environment("globex"));
+        let _half = budget.reserve(&acme, 50, WAIT).await.unwrap();
+        let (one, two, three, other) = tokio::join!(
+            budget.reserve(&acme, 1, WAIT),
+            budget.reserve(&acme, 1, WAIT),
+            budget.reserve(&acme, 1, WAIT),
+            budget.reserve(&globex, 40, WAIT),
+        );
+        assert_eq!(one.err(), Some(NoRoom::Waited));
+        assert_eq!(two.err(), Some(NoRoom::Waited));
+        assert_eq!(three.err(), Some(NoRoom::QueueFull), "half of the places are its own");
+        assert!(other.is_ok());
     }
 
     #[tokio::test(start_paused = true)]

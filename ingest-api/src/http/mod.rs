@@ -150,8 +150,11 @@ where
             connection.await
         }
     };
-    if let Err(error) = ended {
-        tracing::debug!(%error, %peer, "connection ended");
+    match ended {
+        // What hyper answers by itself (400, 431) is seen by no handler.
+        Err(error) if error.is_parse() => app.tell_of_malformed(&error, peer),
+        Err(error) => tracing::debug!(%error, %peer, "connection ended"),
+        Ok(()) => {}
     }
 }
 

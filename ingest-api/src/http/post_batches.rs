@@ -45,11 +45,11 @@ pub async fn handle(app: &App, request: Request<Incoming>) -> Result<Answer, Pro
     app.metrics.body_bytes.inc_by(body.len() as u64);
 
     app.admission.agent(&body)?;
-    let checked = verify::body(body, &caller, app.partitioning).await?;
+    let left = || (within + paused).saturating_sub(began.elapsed());
+    let checked = verify::body(body, &caller, app.partitioning, left()).await?;
     checked.rejected.iter().for_each(|rejected| app.tell_of_rejected(rejected, &caller));
 
-    let left = (within + paused).saturating_sub(began.elapsed());
-    let published = publish::all(&app.publisher, lane, &caller, checked, left).await;
+    let published = publish::all(&app.publisher, lane, &caller, checked, left()).await;
     if let Some(ack_time) = publish::ack_time(&published, within) {
         app.admission.observe(ack_time);
     }

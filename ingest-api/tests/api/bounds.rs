@@ -150,4 +150,6 @@ async fn heads_that_could_smuggle_a_request_are_refused() {
         assert!(matches!(status, None | Some(400 | 401 | 431)), "{status:?}");
     }
     stage.post(&Bytes::new()).await.is_accepted(0);
+    let malformed = stage.metric("spillway_ingest_connections_malformed_total");
+    assert!(malformed >= 2.0, "what hyper refuses by itself is counted: {malformed}");
 }

@@ -1,5 +1,4 @@
-//! Whatever lies in the bucket must never panic what reads it, sealed or opened.
-//! `cargo +nightly fuzz run sealed_object --fuzz-dir proto/fuzz`
+//! Whatever lies in the bucket must never panic what reads its layout, sealed or opened.
 
 #![no_main]
 
