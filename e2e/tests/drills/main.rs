@@ -5,3 +5,20 @@
 //! asserted in the drill. One stack at a time: `--test-threads=1`.
 
 #![expect(clippy::expect_used, reason = "a drill that can't go on fails")]
+
+mod f01_broker_killed;
+mod f02_too_few_in_sync;
+mod f04_away_longer_than_message_timeout;
+mod f05_api_killed_at_each_call;
+mod f06_answer_swallowed;
+mod f07_agent_killed_at_each_call;
+mod f08_disk_full_or_failing;
+mod f09_spool_damaged;
+mod f10_s3_in_trouble;
+mod f11_sent_both_ways;
+mod f18_wrong_clocks;
+mod f20_one_over_each_limit;
+mod f21_fleet_returns;
+mod f24_restarts;
+mod f28_acks_slower_than_the_deadline;
+mod sending;
