@@ -1,7 +1,10 @@
 //! Row 8: the agent's disk is full, or fails at writing, syncing, renaming and reading, while it
 //! is all that the agent has: API and S3 are down.
 
+use std::path::{Path, PathBuf};
+
 use spillway_e2e::rig::{Agent, HASTY_AGENT, Rig, Totals};
+use spillway_proto::frame::MAGIC;
 use spillway_testkit::stack::{AgentOptions, StackOptions};
 use sqlx::Row as _;
 
@@ -29,6 +32,17 @@ async fn start(rig: &Rig, disk: &SmallDisk, more: &str) -> Agent {
     Agent { name: AGENT.into(), environment: "demo".into() }
 }
 
+fn segments(disk: &SmallDisk) -> Vec<PathBuf> {
+    let files = std::fs::read_dir(disk.path().join("state/spool")).expect("the spool");
+    let segments = files.flatten().map(|file| file.path());
+    segments.filter(|path| path.extension().is_some_and(|e| e == "spool")).collect()
+}
+
+fn frames(segment: &Path) -> usize {
+    let bytes = std::fs::read(segment).unwrap_or_default();
+    bytes.windows(MAGIC.len()).filter(|window| *window == MAGIC).count()
+}
+
 async fn number(rig: &Rig, metric: &str) -> f64 {
     rig.metrics(AGENT).await.sum(metric)
 }
@@ -53,12 +67,13 @@ async fn on_a_full_disk_the_agent_goes_on_tries_s3_and_returns_to_disk_when_ther
     rig.stack.start_process("s3").await.expect("it comes back");
     rig.until(AGENT, "spillway_agent_batches_parked_total", |parked| parked >= 1.0).await;
     rig.stack.kill("s3").await.expect("it runs");
+    let full = segments(&disk);
     disk.clear();
+    // Segments made since hold whatever waited in memory, and what came after.
     until("batches are on disk again", HEALED_WITHIN, async || {
-        let files = std::fs::read_dir(disk.path().join("state/spool")).expect("the spool");
-        let segments =
-            files.flatten().filter(|file| file.file_name().to_string_lossy().ends_with(".spool"));
-        segments.count() >= 2
+        let held = number(&rig, "spillway_agent_spool_batches").await;
+        let new = segments(&disk).into_iter().filter(|segment| !full.contains(segment));
+        held >= 1.0 && new.map(|segment| frames(&segment)).sum::<usize>() as f64 >= held
     })
     .await;
     rig.stack.kill(AGENT).await.expect("it lives");
