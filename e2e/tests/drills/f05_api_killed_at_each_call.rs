@@ -30,9 +30,10 @@ async fn killed_at_each_call_of_a_request_there_is_no_2xx_or_one_copy() {
         let name = format!("at{number}");
         let pace = Duration::from_millis(20);
         let load = SenderOptions { windows: 25, hosts: 4, pace, name, ..rig.load("demo") };
-        let load = Sender::start(load);
         let fault = format!("signal=KILL:when={nth}");
+        // Before the load: its connections stay open once they were accepted.
         let strace = Injection::attach(&rig, "ingest-api-0", calls, &fault);
+        let load = Sender::start(load);
         let died = rig.stack.wait_exit("ingest-api-0", HEALED_WITHIN).await;
         died.unwrap_or_else(|error| panic!("it makes call {calls} under load: {error}"));
         drop(strace);

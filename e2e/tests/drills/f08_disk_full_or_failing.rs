@@ -54,7 +54,7 @@ async fn on_a_full_disk_the_agent_goes_on_tries_s3_and_returns_to_disk_when_ther
     let agent = start(&rig, &disk, "").await;
     rig.stack.kill("ingest-api-0").await.expect("it runs");
     rig.stack.kill("s3").await.expect("it runs");
-    disk.fill();
+    let ballast = disk.fill();
     // The segment in use fails as well: the next one finds no space.
     let failing = Injection::attach(&rig, AGENT, "fdatasync", "error=EIO");
     let errors = "spillway_agent_spool_errors_total";
@@ -68,7 +68,7 @@ async fn on_a_full_disk_the_agent_goes_on_tries_s3_and_returns_to_disk_when_ther
     rig.until(AGENT, "spillway_agent_batches_parked_total", |parked| parked >= 1.0).await;
     rig.stack.kill("s3").await.expect("it runs");
     let full = segments(&disk);
-    disk.clear();
+    ballast.clear();
     // Segments made since hold whatever waited in memory, and what came after.
     until("batches are on disk again", HEALED_WITHIN, async || {
         let held = number(&rig, "spillway_agent_spool_batches").await;
@@ -91,10 +91,10 @@ async fn what_is_given_up_on_a_full_disk_is_declared_by_name_and_counted() {
     start(&rig, &disk, "age_max = \"15s\"\n").await;
     rig.stack.kill("ingest-api-0").await.expect("it runs");
     rig.stack.kill("s3").await.expect("it runs");
-    disk.fill();
+    let ballast = disk.fill();
     let declared = "spillway_agent_batches_declared_total";
     rig.until(AGENT, declared, |declared| declared >= 2.0).await;
-    disk.clear();
+    ballast.clear();
     rig.stack.start_process("s3").await.expect("it comes back");
     rig.stack.start_process("ingest-api-0").await.expect("it comes back");
     let acked = number(&rig, "spillway_agent_batches_acked_total").await;

@@ -1,16 +1,29 @@
 //! A disk of a few megabytes: a tmpfs of its own, so that "full" is really ENOSPC.
 
-use std::fs;
+use std::fs::File;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
 
-/// What the ballast leaves when it has filled a disk: nothing that a page fits into.
 const BALLAST_STEP: usize = 4_096;
 const BALLAST: &str = "ballast";
+/// Between two looks whether something has made room.
+const FILL_AGAIN: Duration = Duration::from_millis(5);
 
 /// Mounted while this lives. Mounting asks for root.
 pub struct SmallDisk {
     place: tempfile::TempDir,
+}
+
+/// Somebody else who takes every page of a disk, and each one that becomes free.
+pub struct Ballast {
+    file: PathBuf,
+    enough: Arc<AtomicBool>,
+    filling: JoinHandle<()>,
 }
 
 impl SmallDisk {
@@ -27,21 +40,34 @@ impl SmallDisk {
         self.place.path()
     }
 
-    fn ballast(&self) -> PathBuf {
-        self.path().join(BALLAST)
+    /// Returns when the disk is full for the first time.
+    pub fn fill(&self) -> Ballast {
+        let file = self.path().join(BALLAST);
+        let mut ballast = File::create(&file).expect("a file");
+        take_all(&mut ballast);
+        let enough = Arc::new(AtomicBool::new(false));
+        let told = Arc::clone(&enough);
+        let filling = std::thread::spawn(move || {
+            while !told.load(Ordering::Relaxed) {
+                take_all(&mut ballast);
+                std::thread::sleep(FILL_AGAIN);
+            }
+        });
+        Ballast { file, enough, filling }
     }
+}
 
-    /// Somebody else fills the disk to its last page.
-    pub fn fill(&self) {
-        use std::io::Write as _;
-        let mut file = fs::File::create(self.ballast()).expect("a file");
-        let zeros = [0; BALLAST_STEP];
-        while file.write_all(&zeros).is_ok() {}
-    }
+fn take_all(ballast: &mut File) {
+    let zeros = [0; BALLAST_STEP];
+    while ballast.write_all(&zeros).is_ok() {}
+}
 
-    /// …and tidies up.
-    pub fn clear(&self) {
-        fs::remove_file(self.ballast()).expect("the ballast is there");
+impl Ballast {
+    /// Gives the space back.
+    pub fn clear(self) {
+        self.enough.store(true, Ordering::Relaxed);
+        self.filling.join().expect("filling does not panic");
+        std::fs::remove_file(self.file).expect("the ballast is there");
     }
 }
 
