@@ -10,6 +10,8 @@ mod acknowledged;
 
 mod kafka_away;
 
+mod leader_moves;
+
 mod damaged;
 
 mod tokens;

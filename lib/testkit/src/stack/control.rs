@@ -11,6 +11,7 @@ use rustix::process::Signal;
 
 use super::Stack;
 use crate::error::StackError;
+use crate::process::ProcessSpec;
 
 impl Stack {
     /// SIGKILL, as a machine that loses power; returns when it is gone.
@@ -70,11 +71,26 @@ impl Stack {
 
     /// Takes a variable from a process' environment, from its next start on.
     pub fn clear_env(&self, name: &str, key: &str) -> Result<(), StackError> {
+        self.respec(name, |spec| spec.env.retain(|(name, _)| name != key))
+    }
+
+    /// Changes how a process is started, from its next start on: another binary, or the same one
+    /// under a tool that wraps it.
+    pub fn respec(
+        &self,
+        name: &str,
+        change: impl FnOnce(&mut ProcessSpec),
+    ) -> Result<(), StackError> {
         let spec = self.member(name, |m| {
-            m.spec.env.retain(|(name, _)| name != key);
+            change(&mut m.spec);
             m.spec.clone()
         })?;
         self.dir.write_spec(&spec)
+    }
+
+    /// The process' number, for tools that attach to it.
+    pub fn pid(&self, name: &str) -> Result<i32, StackError> {
+        self.running(name).map(|process| process.pid())
     }
 
     /// Removes the recovery workers' notes about who drains what, and what they have published.

@@ -159,6 +159,8 @@ impl Seeding<'_> {
             "tokens_file": self.dir.tokens_toml(),
             "keys_dir": self.dir.keys(),
             "journal_file": self.dir.data("journal.jsonl"),
+            // Servers that were started a moment ago, on a machine that has much else to do.
+            "remote_deadline": "1m",
             "kafka": { "brokers": self.servers.bootstrap().split(',').collect::<Vec<_>>() },
             "mysql": {
                 "user": "spillway_console",
