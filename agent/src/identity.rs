@@ -22,6 +22,7 @@ use tracing::{error, info, warn};
 use uuid::Uuid;
 
 use crate::metrics::{Metrics, Reason};
+use crate::mutant::{Mutant, is};
 
 mod custody;
 
@@ -117,7 +118,10 @@ impl Identity {
             let stored = seen.get(&epoch).copied().unwrap_or(0);
             state.end_newest(note.last_of(epoch).max(stored));
         }
-        let epoch = Uuid::now_v7();
+        let epoch = match state.newest() {
+            Some(newest) if is(Mutant::ReuseSeq) => newest,
+            _ => Uuid::now_v7(),
+        };
         state.begin(epoch, &binding);
         state.save().map_err(unusable)?;
         note.write(epoch, 0).map_err(unusable)?;

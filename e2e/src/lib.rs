@@ -17,6 +17,7 @@ pub mod books;
 pub mod compare;
 pub mod rig;
 pub mod oracle;
+pub mod mutants;
 
 pub use compare::{compare, settled};
 pub use ledger::{Fate, Ledger};

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use spillway_e2e::mutants;
 use spillway_e2e::oracle::{recorder, run};
 
 /// Judges a pipeline: a load whose every point is known, and the laws L1 to L8
@@ -18,6 +19,8 @@ struct Cli {
 enum Command {
     /// Runs a load with faults and judges it (ten million points: about ten minutes)
     Run(run::RunArgs),
+    /// Runs the system with each wrong behaviour built in; each must break a law
+    Mutants(mutants::MutantArgs),
     /// Keeps a ledger until it is killed (started by `run`)
     Record {
         #[arg(long)]
@@ -37,6 +40,7 @@ async fn main() -> ExitCode {
             }
             Err(error) => Err(error.to_string()),
         },
+        Command::Mutants(args) => mutants::run(&args).await.map_err(|error| error.to_string()),
         Command::Record { listen, file } => {
             recorder::serve(listen, &file).await.map(|()| true).map_err(|error| error.to_string())
         }

@@ -117,7 +117,8 @@ pub struct Trial {
     ledger: Ledger,
     senders: Vec<Sender>,
     observer: Observer,
-    agents: Vec<(String, String)>,
+    agents: Vec<Agent>,
+    custody: Vec<(String, Findings)>,
     began: Instant,
 }
 
@@ -140,12 +141,24 @@ impl Trial {
         let senders =
             options.into_iter().map(|options| Sender::noting(options, ledger.clone())).collect();
         let began = Instant::now();
-        Ok(Self { site, shape, keeping, ledger, senders, observer, agents, began })
+        let custody = Vec::new();
+        Ok(Self { site, shape, keeping, ledger, senders, observer, agents, custody, began })
     }
 
     #[must_use]
     pub fn site(&self) -> &Site {
         &self.site
+    }
+
+    /// What the senders know so far.
+    #[must_use]
+    pub fn ledger(&self) -> &Ledger {
+        &self.ledger
+    }
+
+    /// Notes what was seen of a hop that must not forget its copy yet.
+    pub fn custody(&mut self, checked: String, found: Findings) {
+        self.custody.push((checked, found));
     }
 
     /// Waits until this part of the load has been answered, or a minute after the last progress:
@@ -190,32 +203,44 @@ impl Trial {
             let limit = self.shape.accepted_within;
             slow.push(None, || format!("{open} batches not accepted within {limit:?}"));
         }
-        let (agents, unbalanced) = self.end_agents().await;
+        let unbalanced = self.end_agents().await;
         let drained = self.drained(&mut slow).await;
         let mut observed = self.observer.end().await;
         observed.unbalanced.extend(unbalanced);
         let ledger = Ledger::read(&self.keeping.file).map_err(StackError::io("the ledger"))?;
         let mut judging = Judging { site: self.site, ledger, report: Report::default() };
         judging.head(&self.ledger, sent);
-        judging.judge(observed, agents, (slow, drained)).await?;
+        judging.judge(observed, &self.agents, (slow, drained)).await?;
+        for (checked, found) in self.custody {
+            judging.report.law("custody", checked, found);
+        }
         Ok(judging.report)
     }
 
-    /// Each agent's own equation, then its end in order.
-    async fn end_agents(&self) -> (Vec<(String, String)>, Findings) {
+    /// Each agent's own equation, then its end in order: exit code 0 says that its spool is empty.
+    async fn end_agents(&self) -> Findings {
         let mut unbalanced = Findings::default();
-        let Some(stack) = self.site.stack() else { return (vec![], unbalanced) };
-        for (name, _) in &self.agents {
+        let Some(stack) = self.site.stack() else { return unbalanced };
+        let pid_of = |name: &str| {
+            let processes = self.site.processes();
+            processes.into_iter().find(|process| process.name == name).and_then(|p| p.pid)
+        };
+        for Agent { name, pid, .. } in &self.agents {
             let until = Instant::now() + self.shape.drained_within;
-            let mut last = (0.0, 1.0);
+            // Of an earlier life it has a spool, and no counters.
+            let lived_on = pid_of(name) == *pid;
+            let mut last = (0.0, -1.0);
+            let holds = |(emitted, kept): (f64, f64)| {
+                if lived_on { emitted == kept } else { emitted <= kept }
+            };
             // Its counters move one after the other: between two batches they agree.
-            while last.0 != last.1 && Instant::now() < until {
+            while !holds(last) && Instant::now() < until {
                 if let Ok(metrics) = stack.metrics(name).await {
                     last = agent_balance(&metrics);
                 }
                 tokio::time::sleep(LOOK_EVERY).await;
             }
-            if last.0 != last.1 {
+            if !holds(last) {
                 let text = || format!("{name}: emitted {}, accounted for {}", last.0, last.1);
                 unbalanced.push(None, text);
             }
@@ -224,7 +249,7 @@ impl Trial {
                 unbalanced.push(None, || format!("{name} ended with {code:?}"));
             }
         }
-        (self.agents.clone(), unbalanced)
+        unbalanced
     }
 
     /// Waits until S3 and the lag are at zero.
@@ -297,7 +322,14 @@ fn honest(site: &Site, options: &SenderOptions) -> Vec<Honest> {
     (0..options.hosts).map(of).collect()
 }
 
-async fn start_agents(site: &Site, shape: &Shape) -> Result<Vec<(String, String)>, StackError> {
+/// An agent of our own making, in its first life.
+struct Agent {
+    name: String,
+    environment: String,
+    pid: Option<i32>,
+}
+
+async fn start_agents(site: &Site, shape: &Shape) -> Result<Vec<Agent>, StackError> {
     let mut agents = Vec::new();
     let Some(stack) = site.stack() else { return Ok(agents) };
     for number in 0..shape.agents {
@@ -306,7 +338,9 @@ async fn start_agents(site: &Site, shape: &Shape) -> Result<Vec<(String, String)
         let Some(environment) = environment else { break };
         let options = AgentOptions::new(&name, environment, &name);
         stack.spawn_agent(AgentOptions { toml: HASTY_AGENT.to_owned(), ..options }).await?;
-        agents.push((name, environment.clone()));
+        let started = site.processes().into_iter().find(|process| process.name == name);
+        let pid = started.and_then(|process| process.pid);
+        agents.push(Agent { name, environment: environment.clone(), pid });
     }
     Ok(agents)
 }
@@ -344,7 +378,7 @@ impl Judging {
     async fn judge(
         &mut self,
         observed: Observed,
-        agents: Vec<(String, String)>,
+        agents: &[Agent],
         (mut slow, drained): (Findings, Duration),
     ) -> Result<(), StackError> {
         let brokers = self.site.file().kafka.clone();
@@ -352,7 +386,7 @@ impl Judging {
         let log = log.ok().and_then(Result::ok).unwrap_or_default();
         let store = Store::read(&self.site).await.map_err(refused)?;
         let mut verdict = self.points().await;
-        self.judge_agents(&agents, &mut verdict).await;
+        self.judge_agents(agents, &mut verdict).await;
         let (counts, mut offsets) = offsets::judge(&log, &store, &self.ledger.all());
         offsets.extend(observed.went_back.clone());
         slow.extend(observed.peaks.judge());
@@ -413,8 +447,8 @@ impl Judging {
     }
 
     /// Our own agents' batches: what they measured is not ours to know, that each came once is.
-    async fn judge_agents(&self, agents: &[(String, String)], verdict: &mut Verdict) {
-        for (name, environment) in agents {
+    async fn judge_agents(&self, agents: &[Agent], verdict: &mut Verdict) {
+        for Agent { name, environment, .. } in agents {
             let Some(reader) = self.site.reader(environment) else { continue };
             let totals = Totals::read(&reader, name).await;
             if !totals.complete() {
