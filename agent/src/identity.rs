@@ -23,6 +23,7 @@ use uuid::Uuid;
 
 use crate::durable;
 use crate::metrics::{Metrics, Reason};
+use crate::mutant::{Mutant, is};
 
 mod custody;
 
@@ -122,7 +123,10 @@ impl Identity {
             let stored = seen.get(&epoch).copied().unwrap_or(0);
             state.end_newest(note.last_of(epoch).max(stored));
         }
-        let epoch = Uuid::now_v7();
+        let epoch = match state.newest() {
+            Some(newest) if is(Mutant::ReuseSeq) => newest,
+            _ => Uuid::now_v7(),
+        };
         state.begin(epoch, &binding);
         state.save().map_err(unusable)?;
         note.write(epoch, 0).map_err(unusable)?;

@@ -7,6 +7,8 @@ pub mod settings;
 
 pub mod metrics;
 
+pub mod mutant;
+
 pub mod clock;
 
 pub mod durable;

@@ -19,6 +19,7 @@ use spillway_proto::kafka_record::Lane;
 use sqlx::mysql::MySqlConnection;
 
 use crate::failpoint::{Failpoint, pass};
+use crate::mutant::{Mutant, is};
 use crate::store::StoreError;
 use crate::store::statement::{Sql, get, run};
 
@@ -47,6 +48,11 @@ impl Committed {
     #[must_use]
     pub fn advances(&self) -> &[Advance] {
         &self.advances
+    }
+
+    #[cfg(feature = "mutants")]
+    pub(crate) fn pretended(advances: Vec<Advance>) -> Self {
+        Self { advances }
     }
 }
 
@@ -79,7 +85,16 @@ pub async fn commit(
     advances: Vec<Advance>,
     now_ms: i64,
 ) -> Result<Committed, CommitError> {
-    let answers = run(conn, limit, &compare_and_set(&advances, now_ms)).await?;
+    let answers = run(conn, limit, &compare_and_set(&advances, now_ms)).await;
+    #[cfg(feature = "mutants")]
+    let answers = match answers {
+        Err(_) if is(Mutant::HalfRetry) => {
+            run(conn, limit, &Sql::new("START TRANSACTION")).await?;
+            run(conn, limit, &compare_and_set(&advances, now_ms)).await
+        }
+        answers => answers,
+    };
+    let answers = answers?;
     let matched: u64 = answers.iter().map(|answer| answer.affected).sum();
     if matched != advances.len() as u64 {
         return Err(CommitError::Fenced);
@@ -163,6 +178,10 @@ fn compare_and_set(advances: &[Advance], now_ms: i64) -> Sql {
     sql.list(advances, |sql, advance| {
         sql.number(advance.partition);
     });
+    if is(Mutant::SkipFence) {
+        sql.words(")");
+        return sql;
+    }
     sql.words(") AND (partition_id, fence, shard_epoch, live_next, backlog_next) IN (");
     sql.rows(advances, |sql, advance| {
         let [live, backlog] = advance.from;

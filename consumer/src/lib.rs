@@ -14,6 +14,7 @@
 pub mod settings;
 pub mod metrics;
 pub mod failpoint;
+pub mod mutant;
 pub mod migrations;
 
 pub mod claim;

@@ -34,14 +34,45 @@ pub enum LogEndsError {
 #[derive(Clone)]
 pub struct LogEnds {
     client: Arc<BaseConsumer>,
+    #[cfg(feature = "mutants")]
+    group: Arc<BaseConsumer>,
 }
 
 impl LogEnds {
     /// `config` is that of any client of this cluster.
     pub fn new(config: &ClientConfig) -> Result<Self, KafkaError> {
         let mut config = config.clone();
+        #[cfg(feature = "mutants")]
+        let group = Arc::new(BaseConsumer::from_config(&config)?);
         config.remove("group.id");
-        Ok(Self { client: Arc::new(BaseConsumer::from_config(&config)?) })
+        Ok(Self {
+            client: Arc::new(BaseConsumer::from_config(&config)?),
+            #[cfg(feature = "mutants")]
+            group,
+        })
+    }
+
+    /// What the group committed, where it did, for the mutant that trusts it.
+    #[cfg(feature = "mutants")]
+    pub async fn group_offsets(&self, partition: u16, stored: [i64; 2]) -> [i64; 2] {
+        let group = Arc::clone(&self.group);
+        let ask = move || {
+            let mut list = TopicPartitionList::new();
+            for lane in Lane::ALL {
+                list.add_partition(lane.topic(), i32::from(partition));
+            }
+            group.committed_offsets(list, ANSWER_WITHIN)
+        };
+        let told = tokio::task::spawn_blocking(ask).await;
+        let Ok(Ok(told)) = told else { return stored };
+        let mut next = stored;
+        for (lane, next) in Lane::ALL.into_iter().zip(&mut next) {
+            let element = told.find_partition(lane.topic(), i32::from(partition));
+            if let Some(Offset::Offset(offset)) = element.map(|element| element.offset()) {
+                *next = offset;
+            }
+        }
+        next
     }
 
     /// The ends of both lanes of `partitions`. A log that Kafka does not know is left out.

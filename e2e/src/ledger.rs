@@ -1,14 +1,24 @@
 //! What was sent and what the system said of it, kept outside the system under test.
 //!
-//! Values are a function of (series, ts), so the ledger keeps batches and recomputes points.
+//! Values are a function of (series, ts), so the ledger keeps recipes and recomputes points. In
+//! memory it serves the judge; with a [`Recorder`] each note is on disk, in another process,
+//! before the sender goes on, and the judge reads it from there.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::io;
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use spillway_proto::{Batch, BatchId, Kind, Point, Series};
+use serde::{Deserialize, Serialize};
+use spillway_proto::BatchId;
 
-/// What is known of a batch that was attempted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+use crate::oracle::note::{Note, read_notes};
+use crate::oracle::recorder::Recorder;
+use crate::recipe::Recipe;
+
+/// What is known of a batch that was given a seq.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Fate {
     /// A 2xx said the system has it.
     Ok,
@@ -16,44 +26,120 @@ pub enum Fate {
     Fail,
     /// No answer, or one that does not say: it may be there or not.
     Info,
+    /// Never sent, and the agent said so: a declared gap.
+    Declared,
+    /// Never sent, and nobody said so: a gap that stays late.
+    Withheld,
 }
 
-/// One attempted batch.
+/// By which way a batch was sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Way {
+    Http,
+    S3,
+}
+
+/// One batch that was given a seq.
 #[derive(Clone, Debug)]
 pub struct Attempted {
-    pub batch: Arc<Batch>,
+    pub recipe: Arc<Recipe>,
     pub fate: Fate,
-    /// Requests that carried it.
+    /// Requests that carried it to the API.
     pub attempts: u32,
+    /// Objects that were put with it.
+    pub puts: u32,
 }
 
-/// All batches that were attempted, by id. Clones share it.
+/// All batches that were given a seq, by id. Clones share it.
 #[derive(Clone, Default)]
-pub struct Ledger(Arc<Mutex<BTreeMap<BatchId, Attempted>>>);
+pub struct Ledger {
+    entries: Arc<Mutex<BTreeMap<BatchId, Attempted>>>,
+    recorder: Option<Recorder>,
+}
 
 impl Ledger {
-    fn entries(&self) -> std::sync::MutexGuard<'_, BTreeMap<BatchId, Attempted>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    /// A ledger whose notes are on disk before the sender goes on.
+    #[must_use]
+    pub fn recorded_by(recorder: Recorder) -> Self {
+        Self { recorder: Some(recorder), ..Self::default() }
+    }
+
+    /// What a recorder's file holds.
+    ///
+    /// # Errors
+    /// The file can't be read, or is damaged before its end.
+    pub fn read(file: &Path) -> io::Result<Self> {
+        let ledger = Self::default();
+        for note in read_notes(file)? {
+            ledger.take(&note);
+        }
+        Ok(ledger)
+    }
+
+    fn entries(&self) -> MutexGuard<'_, BTreeMap<BatchId, Attempted>> {
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Notes an attempt before it is made: until more is known its fate is open.
-    pub fn attempt(&self, batch: &Arc<Batch>) {
-        let mut entries = self.entries();
-        let entry = entries.entry(batch.id).or_insert_with(|| Attempted {
-            batch: Arc::clone(batch),
-            fate: Fate::Info,
-            attempts: 0,
-        });
-        entry.attempts += 1;
+    pub async fn attempt(&self, recipe: &Arc<Recipe>, way: Way) {
+        self.note(Note::Attempt { recipe: Recipe::clone(recipe), way }).await;
     }
 
     /// Notes an answer. What was once accepted stays accepted.
-    pub fn answered(&self, id: &BatchId, fate: Fate) {
-        if let Some(entry) = self.entries().get_mut(id)
-            && entry.fate != Fate::Ok
-        {
-            entry.fate = fate;
+    pub async fn answered(&self, id: &BatchId, fate: Fate) {
+        self.note(Note::Answer { id: *id, fate }).await;
+    }
+
+    /// Notes a batch that was given a seq and is not sent, on purpose.
+    pub async fn withheld(&self, recipe: Recipe, fate: Fate) {
+        self.note(Note::Withheld { recipe, fate }).await;
+    }
+
+    async fn note(&self, note: Note) {
+        if let Some(recorder) = &self.recorder {
+            recorder.note(&note).await;
         }
+        self.take(&note);
+    }
+
+    fn take(&self, note: &Note) {
+        let mut entries = self.entries();
+        let fresh = |recipe: &Recipe, fate| Attempted {
+            recipe: Arc::new(recipe.clone()),
+            fate,
+            attempts: 0,
+            puts: 0,
+        };
+        match note {
+            Note::Attempt { recipe, way } => {
+                let entry = entries.entry(recipe.id).or_insert_with(|| fresh(recipe, Fate::Info));
+                match way {
+                    Way::Http => entry.attempts += 1,
+                    Way::S3 => entry.puts += 1,
+                }
+            }
+            Note::Answer { id, fate } => {
+                if let Some(entry) = entries.get_mut(id).filter(|entry| entry.fate != Fate::Ok) {
+                    entry.fate = *fate;
+                }
+            }
+            Note::Withheld { recipe, fate } => {
+                entries.entry(recipe.id).or_insert_with(|| fresh(recipe, *fate));
+            }
+        }
+    }
+
+    /// All batches, by id.
+    #[must_use]
+    pub fn all(&self) -> Vec<Attempted> {
+        self.entries().values().cloned().collect()
+    }
+
+    /// What is known of one batch.
+    #[must_use]
+    pub fn get(&self, id: &BatchId) -> Option<Attempted> {
+        self.entries().get(id).cloned()
     }
 
     /// Batches with this fate.
@@ -62,10 +148,18 @@ impl Ledger {
         self.entries().values().filter(|entry| entry.fate == fate).cloned().collect()
     }
 
+    /// How many batches have this fate.
+    #[must_use]
+    pub fn count(&self, fate: Fate) -> usize {
+        self.entries().values().filter(|entry| entry.fate == fate).count()
+    }
+
     /// Points in batches with this fate.
     #[must_use]
     pub fn points(&self, fate: Fate) -> usize {
-        self.batches(fate).iter().map(|entry| entry.batch.points()).sum()
+        let entries = self.entries();
+        let of_fate = entries.values().filter(|entry| entry.fate == fate);
+        of_fate.map(|entry| entry.recipe.points()).sum()
     }
 
     /// Requests beyond the first one of each batch.
@@ -79,92 +173,37 @@ impl Ledger {
     pub fn summary(&self) -> String {
         format!(
             "{} batches ok ({} points), {} refused, {} open, {} repeats",
-            self.batches(Fate::Ok).len(),
+            self.count(Fate::Ok),
             self.points(Fate::Ok),
-            self.batches(Fate::Fail).len(),
-            self.batches(Fate::Info).len(),
+            self.count(Fate::Fail),
+            self.count(Fate::Info),
             self.repeats(),
         )
     }
-}
-
-/// The value that belongs at (series, ts): series 0 is constant 1, odd ones hold integers, even
-/// ones any finite double. Made up, and recomputable by whoever doubts it.
-#[must_use]
-pub fn value_at(series: usize, ts_ms: i64) -> f64 {
-    if series == 0 {
-        return 1.0;
-    }
-    let mixed = mix(ts_ms.unsigned_abs() ^ (series as u64) << 48);
-    if series % 2 == 1 {
-        return (mixed % 1_000_003) as f64;
-    }
-    let random = f64::from_bits(mixed);
-    if random.is_finite() { random } else { mixed as f64 }
-}
-
-/// splitmix64 (Steele, Lea, Flood: Fast Splittable Pseudorandom Number Generators, 2014).
-pub(crate) fn mix(seed: u64) -> u64 {
-    let mut z = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ (z >> 31)
-}
-
-/// The name of test series number `series`.
-#[must_use]
-pub fn metric_of(series: usize) -> String {
-    format!("e2e.value.{series:04}")
-}
-
-/// The series of one window: `count` of them, `points` evenly spread in the window.
-#[must_use]
-pub fn series_of_window(window_ts: u32, count: usize, points: usize) -> Vec<Series> {
-    let start = i64::from(window_ts) * 1_000;
-    let step = spillway_proto::limits::WINDOW_MS / points as i64;
-    let of = |series: usize| Series {
-        metric: metric_of(series),
-        labels: vec![("origin".into(), "made-up".into())],
-        kind: Kind::Gauge,
-        unit: String::new(),
-        points: (0..points as i64)
-            .map(|nth| start + nth * step)
-            .map(|ts_ms| Point { ts_ms, value: value_at(series, ts_ms) })
-            .collect(),
-    };
-    (0..count).map(of).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn what_was_once_accepted_stays_accepted() {
+    #[tokio::test]
+    async fn what_was_once_accepted_stays_accepted() {
         let ledger = Ledger::default();
-        let batch = Arc::new(Batch {
+        let recipe = Arc::new(Recipe {
             id: BatchId::Content { hash: 1 },
             environment: "demo".into(),
             host: "h".into(),
             window_ts: 0,
-            series: series_of_window(0, 3, 10),
-            previous: None,
-            declarations: vec![],
+            series: 3,
+            points: 10,
+            revises: false,
+            declares: vec![],
             closing: false,
-            host_info: None,
         });
-        ledger.attempt(&batch);
+        ledger.attempt(&recipe, Way::Http).await;
         assert_eq!(ledger.points(Fate::Info), 30);
-        ledger.answered(&batch.id, Fate::Ok);
-        ledger.answered(&batch.id, Fate::Info);
+        ledger.answered(&recipe.id, Fate::Ok).await;
+        ledger.answered(&recipe.id, Fate::Info).await;
         assert_eq!(ledger.points(Fate::Ok), 30);
-    }
-
-    #[test]
-    fn values_are_finite_and_differ_between_series() {
-        for series in 0..50 {
-            assert!(value_at(series, 1_700_000_000_123).is_finite());
-        }
-        assert_ne!(value_at(1, 1_000), value_at(3, 1_000));
     }
 }

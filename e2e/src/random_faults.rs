@@ -6,7 +6,7 @@ use std::time::Duration;
 use spillway_testkit::proxy::{Mode, Way};
 use spillway_testkit::stack::End;
 
-use crate::ledger::mix as scramble;
+use crate::recipe::mix as scramble;
 
 /// Processes of the mix' stack that may die or freeze.
 pub const PROCESSES: [&str; 14] = [

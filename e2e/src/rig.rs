@@ -139,7 +139,8 @@ impl Rig {
     }
 }
 
-const HASTY_WORKER: &str = r#"
+/// Settings with which a recovery worker shows within seconds what takes minutes in production.
+pub const HASTY_WORKER: &str = r#"
 [drain]
 poll_period = "1s"
 hold = "2s"

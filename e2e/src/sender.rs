@@ -1,7 +1,8 @@
-//! Plays agents against `POST /v1/batches`: seqs without gaps, the same bytes until a 2xx.
+//! Plays agents against `POST /v1/batches`, and against S3 where told: seqs without gaps, the same
+//! bytes until a 2xx.
 //!
-//! It gives up on nothing but a typed refusal, like the agent; unlike the agent it has no disk,
-//! no S3 and no windows of real time, so it can send a day's worth of data in seconds.
+//! It gives up on nothing but a typed refusal, like the agent; unlike the agent it has no disk and
+//! no windows of real time, so it can send a day's worth of data in seconds.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,20 +12,25 @@ use http_body_util::{BodyExt as _, Full};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
+use spillway_agent::deliver::S3Park;
+use spillway_proto::BatchId;
 use spillway_proto::frame::Encoder;
 use spillway_proto::verdict::BatchesAnswer;
-use spillway_proto::{Batch, BatchId};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 use uuid::Uuid;
 
-use crate::ledger::{Fate, Ledger, series_of_window};
+use crate::ledger::{Fate, Ledger, Way};
+use crate::mix::{Mix, Role};
+use crate::recipe::Recipe;
 
 /// Longer than the API's own answer deadline (3 s), so that its answers are seen.
 const REQUEST_DEADLINE: Duration = Duration::from_secs(5);
 /// Between two attempts of one batch.
 const RETRY_PAUSE: Duration = Duration::from_millis(200);
+/// An environment that no token stands for: its batches are refused with a typed answer.
+pub const ELSEWHERE: &str = "elsewhere";
 
 /// What to send, and where.
 #[derive(Clone, Debug)]
@@ -46,6 +52,8 @@ pub struct SenderOptions {
     pub first_window_ts: u32,
     /// Tells runs apart in host names.
     pub name: String,
+    /// What is sent besides plain batches in a row.
+    pub mix: Mix,
 }
 
 impl SenderOptions {
@@ -68,10 +76,11 @@ impl SenderOptions {
             pace: Duration::from_millis(100),
             first_window_ts,
             name: "e2e".into(),
+            mix: Mix::default(),
         }
     }
 
-    /// Points that a whole run sends.
+    /// Points that a whole run of plain batches sends.
     #[must_use]
     pub fn total_points(&self) -> usize {
         self.hosts * self.windows * self.series * self.points
@@ -96,7 +105,12 @@ impl Sender {
     /// Starts all hosts at once.
     #[must_use]
     pub fn start(options: SenderOptions) -> Self {
-        let ledger = Ledger::default();
+        Self::noting(options, Ledger::default())
+    }
+
+    /// The same with a ledger that others share.
+    #[must_use]
+    pub fn noting(options: SenderOptions, ledger: Ledger) -> Self {
         let (give_up_at, deadline) = watch::channel(None);
         let mut hosts = JoinSet::new();
         for host in 0..options.hosts {
@@ -109,13 +123,18 @@ impl Sender {
     /// Waits until each batch was accepted or refused.
     ///
     /// Panics when that takes longer than `limit`, with what is still open.
-    pub async fn finish(mut self, limit: Duration) -> (Ledger, SenderOptions) {
+    pub async fn finish(self, limit: Duration) -> (Ledger, SenderOptions) {
+        let (ledger, options) = self.ended(limit).await;
+        assert_eq!(ledger.count(Fate::Info), 0, "open after {limit:?}: {}", ledger.summary());
+        (ledger, options)
+    }
+
+    /// Waits until each batch was accepted, refused, or tried for `limit`: then it stays open.
+    pub async fn ended(mut self, limit: Duration) -> (Ledger, SenderOptions) {
         self.give_up_at.send_replace(Some(Instant::now() + limit));
         while let Some(played) = self.hosts.join_next().await {
             played.expect("a played host does not panic");
         }
-        let open = self.ledger.batches(Fate::Info);
-        assert!(open.is_empty(), "not accepted within {limit:?}: {}", self.ledger.summary());
         (self.ledger, self.options)
     }
 }
@@ -126,6 +145,7 @@ struct PlayedHost {
     ledger: Ledger,
     deadline: watch::Receiver<Option<Instant>>,
     client: Client<HttpConnector, Full<Bytes>>,
+    s3: Option<S3Park>,
     agent_id: Uuid,
     epoch: Uuid,
 }
@@ -138,23 +158,40 @@ impl PlayedHost {
         deadline: watch::Receiver<Option<Instant>>,
     ) -> Self {
         let client = Client::builder(TokioExecutor::new()).build_http();
+        let s3 = options.mix.s3.as_ref().map(|door| door.park(&options.token));
         let (agent_id, epoch) = (Uuid::new_v4(), Uuid::now_v7());
-        Self { host, options, ledger, deadline, client, agent_id, epoch }
+        Self { host, options, ledger, deadline, client, s3, agent_id, epoch }
     }
 
     async fn play(self) {
         let mut encoder = Encoder::new();
+        let mut owed = Vec::new();
         for window in 0..self.options.windows {
-            let batch = Arc::new(self.batch(window));
-            let frame = encoder.encode(&batch).expect("a made-up batch is valid");
-            self.send(&batch, frame).await;
+            let role = self.options.mix.role(window, self.options.windows);
+            let mut recipe = self.recipe(window, role);
+            match role {
+                Role::Withheld => self.ledger.withheld(recipe, Fate::Withheld).await,
+                Role::Declared => {
+                    owed.extend(recipe.counted().map(|(_, _, seq)| seq));
+                    self.ledger.withheld(recipe, Fate::Declared).await;
+                }
+                Role::Plain | Role::Parked | Role::Both => {
+                    if role != Role::Parked {
+                        recipe.declares = std::mem::take(&mut owed);
+                    }
+                    self.send(Arc::new(recipe), role, &mut encoder).await;
+                }
+            }
+            if self.options.mix.refuses(window) {
+                let refused = Arc::new(self.refused(window));
+                self.send(refused, Role::Plain, &mut encoder).await;
+            }
             tokio::time::sleep(self.options.pace).await;
         }
     }
 
-    fn batch(&self, window: usize) -> Batch {
-        let window_ts = self.options.first_window_ts + window as u32 * 10;
-        Batch {
+    fn recipe(&self, window: usize, role: Role) -> Recipe {
+        Recipe {
             id: BatchId::Sequenced {
                 agent_id: self.agent_id,
                 epoch: self.epoch,
@@ -162,35 +199,73 @@ impl PlayedHost {
             },
             environment: self.options.environment.clone(),
             host: self.options.host(self.host),
-            window_ts,
-            series: series_of_window(window_ts, self.options.series, self.options.points),
-            previous: None,
-            declarations: vec![],
+            window_ts: self.options.first_window_ts + window as u32 * 10,
+            series: self.options.series,
+            points: self.options.points,
+            // What comes round by S3 has no place in the order that "last" speaks of.
+            revises: self.options.mix.revises && matches!(role, Role::Plain | Role::Both),
+            declares: Vec::new(),
             closing: window + 1 == self.options.windows,
-            host_info: None,
         }
     }
 
-    async fn send(&self, batch: &Arc<Batch>, frame: Bytes) {
+    /// A batch for an environment that the token does not stand for.
+    fn refused(&self, window: usize) -> Recipe {
+        Recipe {
+            id: BatchId::Sequenced { agent_id: Uuid::new_v4(), epoch: Uuid::now_v7(), seq: 1 },
+            environment: ELSEWHERE.to_owned(),
+            revises: false,
+            ..self.recipe(window, Role::Parked)
+        }
+    }
+
+    async fn send(&self, recipe: Arc<Recipe>, role: Role, encoder: &mut Encoder) {
+        let frame = encoder.encode(&recipe.batch()).expect("a made-up batch is valid");
+        if role != Role::Parked {
+            self.to_api(&recipe, &frame).await;
+        }
+        if role != Role::Plain {
+            self.to_s3(&recipe, &frame).await;
+        }
+    }
+
+    async fn to_api(&self, recipe: &Arc<Recipe>, frame: &Bytes) {
         for attempt in 0_usize.. {
-            self.ledger.attempt(batch);
+            self.ledger.attempt(recipe, Way::Http).await;
             let api = self.options.api.get((self.host + attempt) % self.options.api.len());
             let answer = timeout(REQUEST_DEADLINE, self.post(api, frame.clone())).await;
             match answer.ok().flatten() {
                 Some(answer) if answer.accepted == 1 => {
-                    return self.ledger.answered(&batch.id, Fate::Ok);
+                    return self.ledger.answered(&recipe.id, Fate::Ok).await;
                 }
                 Some(answer) if !answer.rejected.is_empty() => {
-                    return self.ledger.answered(&batch.id, Fate::Fail);
+                    return self.ledger.answered(&recipe.id, Fate::Fail).await;
                 }
                 _ => {}
             }
-            let given_up = self.deadline.borrow().is_some_and(|at| Instant::now() > at);
-            if given_up {
+            if self.is_given_up() {
                 return;
             }
             tokio::time::sleep(RETRY_PAUSE).await;
         }
+    }
+
+    async fn to_s3(&self, recipe: &Arc<Recipe>, frame: &Bytes) {
+        let Some(s3) = &self.s3 else { return };
+        loop {
+            self.ledger.attempt(recipe, Way::S3).await;
+            if s3.park(std::slice::from_ref(frame)).await.is_ok() {
+                return self.ledger.answered(&recipe.id, Fate::Ok).await;
+            }
+            if self.is_given_up() {
+                return;
+            }
+            tokio::time::sleep(RETRY_PAUSE).await;
+        }
+    }
+
+    fn is_given_up(&self) -> bool {
+        self.deadline.borrow().is_some_and(|at| Instant::now() > at)
     }
 
     /// `None` for whatever does not say what became of the batch.

@@ -9,6 +9,8 @@ pub mod settings;
 
 pub mod metrics;
 
+pub mod mutant;
+
 pub mod http;
 
 pub mod admit;

@@ -53,9 +53,15 @@ pub async fn all(
     let began = Instant::now();
     let Checked { batches, rejected } = checked;
     let pendings = hand_over(publisher, lane, caller, &batches)?;
+    #[cfg(feature = "mutants")]
+    let (pendings, batches, early) = hasty(pendings, batches);
     let outcomes = wait_all(&pendings, within).await;
     let waited = began.elapsed();
     let mut acknowledged = Acknowledged { batches: 0, points: 0, rejected, waited };
+    #[cfg(feature = "mutants")]
+    {
+        acknowledged.batches += early;
+    }
     for (batch, outcome) in batches.iter().zip(outcomes) {
         match outcome {
             Outcome::Done { .. } => {
@@ -123,4 +129,18 @@ fn hand_over(
         })
     };
     batches.iter().map(publish).collect()
+}
+
+/// What the hasty mutants wait for, and how many batches they answer without waiting.
+#[cfg(feature = "mutants")]
+fn hasty(pendings: Vec<Pending>, batches: Vec<Batch>) -> (Vec<Pending>, Vec<Batch>, usize) {
+    use crate::mutant::{Mutant, is};
+    let all = batches.len();
+    let waits = |pending: &Pending| {
+        !is(Mutant::AnswerBeforeReport) && !(is(Mutant::JoinWithoutWaiting) && pending.joined())
+    };
+    let both = pendings.into_iter().zip(batches).filter(|(pending, _)| waits(pending));
+    let (pendings, batches): (Vec<_>, Vec<_>) = both.unzip();
+    let early = all - batches.len();
+    (pendings, batches, early)
 }

@@ -16,6 +16,7 @@ use spillway_runtime::deadline;
 use tokio::sync::Semaphore;
 
 use crate::authenticate::Caller;
+use crate::mutant::{Mutant, is};
 
 /// What all frames of a request may be once decompressed, together. Thirty-two frames of the
 /// largest kind; a usual request has one of a few kilobytes.
@@ -149,5 +150,9 @@ fn place(
         );
         return Err((Refusal::EnvironmentMismatch, error));
     }
-    Ok(partitioning.partition_of(view.environment, view.host))
+    let partition = partitioning.partition_of(view.environment, view.host);
+    if is(Mutant::WrongPartition) && view.host.ends_with("01") {
+        return Ok(partition ^ 1);
+    }
+    Ok(partition)
 }

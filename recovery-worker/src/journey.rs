@@ -160,6 +160,10 @@ async fn deliver(
     bytes: &Bytes,
     opened: Opened,
 ) -> Ended {
+    #[cfg(feature = "mutants")]
+    if crate::mutant::is(crate::mutant::Mutant::DeleteBeforeAck) {
+        retire::delete_at_once(&parts.bucket, object).await;
+    }
     failpoint::hit("before-publish");
     let done = match republish(&parts.way, &opened).await {
         Ok(done) => done,

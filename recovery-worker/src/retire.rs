@@ -15,6 +15,7 @@ use crate::bucket::{Bucket, Listed};
 use crate::bucket_error::{BucketError, Operation};
 use crate::claim::{CLAIM_PREFIX, claim_key};
 use crate::failpoint;
+use crate::mutant::{Mutant, is};
 use crate::progress::{GroupProgress, Passed};
 use crate::quarantine::QuarantinedCopy;
 use crate::republish::Published;
@@ -50,6 +51,9 @@ impl RetireProof {
         hold: Duration,
         now: Instant,
     ) -> Result<Self, Unproven> {
+        if is(Mutant::RetireWithoutOffset) {
+            return Ok(Self { key: object.key.clone(), etag: object.etag.clone() });
+        }
         let passed: Vec<Passed> =
             published.places().iter().map(|place| progress.passed(place)).collect();
         if passed.contains(&Passed::LogEndsBefore) {
@@ -87,6 +91,13 @@ pub async fn delete(bucket: &Bucket, proof: &RetireProof) -> Result<Retired, Buc
     failpoint::hit("between-object-and-claim");
     delete_claim(bucket, &proof.key, retired).await;
     Ok(retired)
+}
+
+/// What the mutant does that deletes before Kafka has anything.
+#[cfg(feature = "mutants")]
+pub async fn delete_at_once(bucket: &Bucket, object: &Listed) {
+    let deleted = delete_content(bucket, &object.key, &object.etag).await;
+    tracing::warn!(object = %object.key, ?deleted, "mutant");
 }
 
 /// Removes an object whose bytes lie in quarantine, then its claim.

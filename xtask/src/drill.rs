@@ -1,6 +1,7 @@
 //! `cargo xtask drill`: every fault of docs/reliability.md on real servers; what is too long for
 //! `cargo xtask test`.
 
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use spillway_testkit::{StackError, binaries, stack};
@@ -22,6 +23,18 @@ pub enum Drill {
         #[arg(long, default_value_t = 2)]
         minutes: u64,
     },
+    /// Ten million points, everything killed once, all laws L1 to L8 (about fifteen minutes)
+    Oracle {
+        /// Options of `spillway-oracle run`: --points N, --stack DIR, --quiet
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<String>,
+    },
+    /// The oracle itself: each wrong behaviour built in must break a law (about half an hour)
+    Mutants {
+        /// Options of `spillway-oracle mutants`: part of a name, --no-controls
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<String>,
+    },
 }
 
 type Variables<'a> = &'a [(&'a str, String)];
@@ -38,6 +51,8 @@ pub fn run(drill: &Drill) -> Result<(), StackError> {
                 ("SPILLWAY_DRILL_MINUTES", minutes.to_string()),
             ],
         ),
+        Drill::Oracle { args } => oracle("run", args, None),
+        Drill::Mutants { args } => oracle("mutants", args, Some(&mutated_programs()?)),
     }
 }
 
@@ -62,3 +77,56 @@ fn drills(args: &[&str], variables: Variables<'_>) -> Result<(), StackError> {
     }
     Err(StackError::Refused { what: format!("the drills ended with {status}") })
 }
+
+/// Runs the oracle, with programs from a folder or as the stack builds them.
+fn oracle(command: &str, args: &[String], programs: Option<&Path>) -> Result<(), StackError> {
+    let mut run = Command::new(binaries::cargo());
+    run.current_dir(binaries::workspace());
+    run.args(["run", "--package", "spillway-e2e", "--bin", "spillway-oracle", "--", command]);
+    run.args(args);
+    if let Some(programs) = programs {
+        run.env("SPILLWAY_BINARIES", programs);
+    }
+    let status = spillway_testkit::errand::status(run);
+    let status = status.map_err(StackError::io("running the oracle"))?;
+    if status.success() {
+        return Ok(());
+    }
+    Err(StackError::Refused { what: format!("the oracle ended with {status}") })
+}
+
+/// Builds the programs with their mutants, and keeps them apart: what the next stack builds has
+/// none.
+fn mutated_programs() -> Result<PathBuf, StackError> {
+    let mut build = Command::new(binaries::cargo());
+    build.current_dir(binaries::workspace()).arg("build");
+    for (package, _) in stack::PACKAGES {
+        build.args(["--package", package]);
+    }
+    build.args(["--features", &MUTATED.join(",")]);
+    let status = spillway_testkit::errand::status(build);
+    let status = status.map_err(StackError::io("building the mutants"))?;
+    if !status.success() {
+        return Err(StackError::Refused { what: "the mutants could not be built".into() });
+    }
+    let (from, to) = (binaries::target_dir().join("debug"), binaries::target_dir().join("mutants"));
+    let keep = || {
+        std::fs::create_dir_all(&to)?;
+        for (_, binary) in stack::PACKAGES {
+            std::fs::copy(from.join(binary), to.join(binary))?;
+        }
+        Ok(())
+    };
+    keep().map_err(StackError::io("keeping the mutants"))?;
+    Ok(to)
+}
+
+/// Programs that can be wrong on purpose, and crash points to die at meanwhile.
+const MUTATED: [&str; 6] = [
+    "spillway-agent/mutants",
+    "spillway-ingest-api/mutants",
+    "spillway-consumer/mutants",
+    "spillway-recovery-worker/mutants",
+    "spillway-consumer/failpoints",
+    "spillway-recovery-worker/failpoints",
+];

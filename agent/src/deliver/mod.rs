@@ -42,6 +42,7 @@ mod deliver_tests;
 #[cfg(test)]
 mod test_server;
 
+pub use self::s3_park::{ParkError, S3Park};
 pub use self::status::{DeliverySnapshot, DeliveryStatus};
 
 use self::carry::Carrier;

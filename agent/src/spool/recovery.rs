@@ -15,6 +15,7 @@ use super::disk::{Disk, DiskFile};
 use super::record::{self, Header, Kind, ParkedNote};
 use super::segment::{Segment, SegmentName};
 use crate::identity::{GivenUp, GivenUpReason};
+use crate::mutant::{Mutant, is};
 
 /// What one segment's bytes hold.
 #[derive(Debug, Default)]
@@ -129,6 +130,9 @@ pub fn recover<D: Disk>(disk: &D) -> io::Result<Recovered> {
         note_seq(&mut found.highest_seq, &header.id);
     }
     damaged.retain(|lost| !newest.contains_key(&lost.id) && !parked.contains(&lost.id));
+    if is(Mutant::SkipDamagedRecord) {
+        damaged.clear();
+    }
     found.damaged = damaged.iter().filter_map(damaged_record).collect();
     let still = |waiting: &Waiting| !parked.contains(&waiting.header.id);
     found.waiting = newest.into_values().flatten().filter(still).collect();

@@ -7,6 +7,7 @@ use std::io;
 
 use super::disk::{Disk, DiskFile};
 use super::record;
+use crate::mutant::{Mutant, is};
 
 const PREFIX: &str = "segment-";
 const SUFFIX: &str = ".spool";
@@ -73,7 +74,12 @@ impl<F: DiskFile> Active<F> {
     /// second sync would lie.
     pub fn append(&mut self, records: &[u8]) -> io::Result<()> {
         self.file.write_all_at(records, self.used)?;
-        self.file.sync_data()?;
+        let synced = self.file.sync_data();
+        if synced.is_err() && is(Mutant::FsyncRetry) {
+            self.file.sync_data()?;
+        } else {
+            synced?;
+        }
         self.used += records.len() as u64;
         Ok(())
     }

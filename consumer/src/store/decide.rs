@@ -20,6 +20,7 @@ use super::ledger::Cause;
 use super::ranges::Run;
 use super::statement::{Sql, get, get_id, run};
 use super::{FreshBy, StoreError, Work};
+use crate::mutant::{Mutant, is, turn};
 
 /// Ids looked up in `audit` by one statement.
 const IDS_PER_STATEMENT: usize = 500;
@@ -103,6 +104,9 @@ fn keys_of(work: &Work<'_>) -> BTreeSet<Key> {
 }
 
 fn key(agent_id: Uuid, epoch: Uuid) -> Key {
+    if is(Mutant::ShareLedger) {
+        return Key { agent_id: [1; 16], epoch: [1; 16] };
+    }
     Key { agent_id: *agent_id.as_bytes(), epoch: *epoch.as_bytes() }
 }
 
@@ -204,7 +208,7 @@ impl Judging<'_> {
                 None if applied => batch.crc,
                 _ => *crcs.entry(batch.id.columns()).or_insert(batch.crc),
             };
-            let why = if owner != host {
+            let why = if owner != host && !is(Mutant::ShareLedger) {
                 Why::OtherHost
             } else if crc != batch.crc {
                 Why::OtherContent
@@ -247,6 +251,10 @@ impl Judging<'_> {
         let entry = self.book.entry(key(agent_id, epoch), || owner(work, batch));
         entry.spoke = true;
         if !entry.epoch.apply(seq, batch.window_ts) {
+            if turn(Mutant::ApplyOneTwice, 1) || is(Mutant::LoseOneDoubleAnother) {
+                entry.epoch.counts.points += u64::from(batch.points);
+                return Fate::Apply { id: batch.id, cloned: false };
+            }
             entry.epoch.counts.duplicates += 1;
             return Fate::Duplicate;
         }
@@ -279,6 +287,9 @@ impl Judging<'_> {
             entry.epoch.expect_last(seq);
         }
         for Declaration { epoch, first_seq, last_seq, reason } in &batch.declarations {
+            if is(Mutant::ForgetDeclaration) {
+                continue;
+            }
             let run = Run { first: *first_seq, last: *last_seq };
             if self.is_known_or_young(agent_id, *epoch) {
                 let entry = self.book.entry(key(agent_id, *epoch), || owner(work, batch));

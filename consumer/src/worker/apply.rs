@@ -15,11 +15,12 @@ use super::{Ended, Worker};
 use crate::claim::Obstacle;
 use crate::commit::{CommitError, commit};
 use crate::metrics::since;
+use crate::mutant::{Mutant, is, turn};
 use crate::quarantine::{QuarantineError, Quarantined};
 use crate::receive::{Appended, Record};
 use crate::store::draft::Judge;
 use crate::store::{Fresh, StoreError, Work, Written, write};
-use crate::verify::{Refused, verify};
+use crate::verify::{Reason, Refused, verify};
 
 /// What became of some records.
 enum Stored {
@@ -165,6 +166,10 @@ impl Worker {
                 }
             }
         }
+        #[cfg(feature = "mutants")]
+        if is(Mutant::OffsetsBeforeRows) {
+            return self.offsets_before_rows(hand).await;
+        }
         let began = Instant::now();
         let written = match self.write(hand).await {
             Ok(written) => written,
@@ -212,13 +217,20 @@ impl Worker {
             let Appended::At(appended_ms) = record.appended else {
                 return Err((record.partition, Obstacle::NoAppendTime));
             };
+            if turn(Mutant::DropOneBatch, 40) || turn(Mutant::LoseOneDoubleAnother, 40) {
+                continue;
+            }
             let Some(held) = self.partitions.get(record.partition) else { continue };
             let drafted = verify(&mut self.decoder, record, self.shared.partitioning)
                 .and_then(|view| self.drafts.add(index, &view, (appended_ms, &judge), &held.known));
-            if let Err(why) = drafted {
+            if let Err(why) = drafted
+                && !(is(Mutant::SkipBadCrc) && matches!(why.reason, Reason::Frame(_)))
+            {
                 refused.push((index, why));
             }
         }
+        #[cfg(feature = "mutants")]
+        self.spoil_drafts(&hand.records);
         Ok(refused)
     }
 
@@ -265,7 +277,7 @@ impl Worker {
         None
     }
 
-    async fn write(&mut self, hand: &Hand) -> Result<Written, StoreError> {
+    pub(super) async fn write(&mut self, hand: &Hand) -> Result<Written, StoreError> {
         let limit = self.statement_timeout();
         let store = &self.shared.settings.store;
         let partitions = &self.partitions;

@@ -7,6 +7,8 @@
 mod hold;
 mod link;
 mod apply;
+#[cfg(feature = "mutants")]
+mod spoiled;
 mod trouble;
 mod finish;
 
@@ -260,6 +262,11 @@ impl Worker {
     /// Holds a claimed partition and has it read from its offsets, one before where the crc of the
     /// last applied record is to be compared.
     async fn start(&mut self, claimed: &Claimed) {
+        #[cfg(feature = "mutants")]
+        let claimed = &match crate::mutant::is(crate::mutant::Mutant::GroupOffsetOnStart) {
+            true => self.as_the_group_says(claimed).await,
+            false => claimed.clone(),
+        };
         let number = self.shared.claims.fetch_add(1, Ordering::AcqRel) + 1;
         if self.partitions.hold(claimed, number) {
             self.shared.metrics.went_back.inc();

@@ -9,6 +9,7 @@
 mod log_gate;
 mod metrics;
 mod settings;
+mod mutant;
 mod topics;
 
 mod record;

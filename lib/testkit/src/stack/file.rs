@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use super::{Stack, dir};
+use super::{Member, Stack, dir};
 use crate::error::StackError;
 use crate::process::ProcessSpec;
 
@@ -22,6 +22,9 @@ pub struct StackFile {
     pub mysql: Vec<ShardEntry>,
     pub redis: String,
     pub s3: S3Entry,
+    /// The recovery worker's public key, to which what is parked in S3 is sealed.
+    #[serde(default)]
+    pub seal: Option<String>,
     pub processes: Vec<ProcessEntry>,
 }
 
@@ -53,6 +56,9 @@ pub struct ProcessEntry {
     pub name: String,
     pub pid: Option<i32>,
     pub log: PathBuf,
+    /// Where it serves `/metrics`, if it is a program of ours.
+    #[serde(default)]
+    pub admin: Option<String>,
     pub restart: Vec<String>,
 }
 
@@ -95,18 +101,20 @@ impl Stack {
                 agent_access_key: servers.s3.agent_access_key.clone(),
                 agent_secret_key: servers.s3.agent_secret_key.clone(),
             },
+            seal: Some(seeds.public_key.clone()),
             processes: self.process_entries(),
         }
     }
 
     fn process_entries(&self) -> Vec<ProcessEntry> {
-        let entry = |spec: &ProcessSpec| ProcessEntry {
+        let entry = |Member { spec, ready, .. }: &Member| ProcessEntry {
             name: spec.name.clone(),
             pid: self.dir.living_pid(&spec.name),
             log: spec.log.clone(),
+            admin: ready.admin().map(|port| port.address()),
             restart: self.restart_command(&spec.name),
         };
-        self.lock().iter().map(|member| entry(&member.spec)).collect()
+        self.lock().iter().map(entry).collect()
     }
 
     fn restart_command(&self, name: &str) -> Vec<String> {

@@ -1,0 +1,70 @@
+//! Mutants that no running system shows: what a real disk forgets after a failed fsync, the kernel
+//! decides. The agent's own tests have a disk that always forgets, and damage every byte.
+
+use std::process::Command;
+
+use spillway_testkit::{StackError, binaries, errand};
+
+use super::scenario::Scenario;
+use crate::oracle::report::Report;
+use crate::verdict::Findings;
+
+/// Tests that must fail, by a part of their names, and the law they stand for.
+#[derive(Clone, Copy)]
+pub struct UnitTest {
+    filter: &'static str,
+    law: &'static str,
+}
+
+/// The tests of this scenario, if it is one.
+#[must_use]
+pub fn of(scenario: Scenario) -> Option<UnitTest> {
+    match scenario {
+        Scenario::SpoolModel => Some(UnitTest { filter: "spool::", law: "spool model" }),
+        Scenario::SpoolDamage => Some(UnitTest { filter: "spool::damage", law: "spool damage" }),
+        _ => None,
+    }
+}
+
+/// Runs the tests in a build with mutants.
+///
+/// # Errors
+/// They can't be built.
+pub async fn run(test: UnitTest, mutant: Option<&'static str>) -> Result<Report, StackError> {
+    let cargo = |more: &[&str]| {
+        let mut command = Command::new(binaries::cargo());
+        command.current_dir(binaries::workspace()).args(["test", "--quiet", "--lib"]);
+        command.args(["--package", "spillway-agent", "--features", "spillway-agent/mutants"]);
+        command.args(more);
+        command
+    };
+    let built = cargo(&["--no-run"]);
+    let mut tests = cargo(&[test.filter]);
+    if let Some(mutant) = mutant {
+        tests.env("SPILLWAY_MUTANT", mutant);
+    }
+    let what = || StackError::io("running the agent's tests");
+    let both = tokio::task::spawn_blocking(move || {
+        let built = errand::output(&built)?;
+        Ok::<_, std::io::Error>((built, errand::output(&tests)?))
+    });
+    let both = both.await.map_err(|error| StackError::Refused { what: error.to_string() })?;
+    let (built, ran) = both.map_err(what())?;
+    if !built.status.success() {
+        let what = String::from_utf8_lossy(&built.stderr).into_owned();
+        return Err(StackError::Refused { what });
+    }
+    let mut found = Findings::default();
+    if !ran.status.success() {
+        let text = String::from_utf8_lossy(&ran.stdout).into_owned();
+        for line in text.lines().filter(|line| line.trim_start().starts_with("spool::")) {
+            found.push(None, || line.trim().to_owned());
+        }
+        if found.is_empty() {
+            found.push(None, || "the tests ended with an error".into());
+        }
+    }
+    let mut report = Report::default();
+    report.law(test.law, format!("the agent's tests {}", test.filter), found);
+    Ok(report)
+}
