@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use spillway_e2e::ledger::Way;
 use spillway_e2e::rig::Rig;
 use spillway_e2e::{Fate, Sender, SenderOptions};
 use spillway_proto::kafka_record::TOPIC_LIVE;
@@ -24,7 +25,7 @@ async fn with_the_only_broker_dead_every_request_is_told_503_in_time_and_none_2x
     let mut posts = JoinSet::new();
     for window in 1..=BATCHES {
         let (door, sent) = (door.clone(), host.batch(window));
-        host.ledger.attempt(&sent.batch);
+        host.ledger.attempt(&sent.recipe, Way::Http).await;
         posts.spawn(async move { door.post(&sent.frame).await });
     }
     for answer in posts.join_all().await {

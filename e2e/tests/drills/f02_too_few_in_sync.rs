@@ -1,6 +1,7 @@
 //! Row 2: fewer replicas in sync than min.insync.replicas: nothing is acknowledged, and what the
 //! leader stored meanwhile is recognised when it comes again.
 
+use spillway_e2e::ledger::Way;
 use spillway_e2e::rig::Rig;
 use spillway_proto::kafka_record::TOPIC_LIVE;
 use spillway_testkit::stack::StackOptions;
@@ -56,7 +57,7 @@ async fn no_2xx(host: &Host, door: &Door, windows: std::ops::Range<usize>) {
     let sent: Vec<_> = windows.map(|window| host.batch(window)).collect();
     let mut posts = tokio::task::JoinSet::new();
     for sent in &sent {
-        host.ledger.attempt(&sent.batch);
+        host.ledger.attempt(&sent.recipe, Way::Http).await;
         let (door, frame) = (door.clone(), sent.frame.clone());
         posts.spawn(async move { door.post(&frame).await });
     }

@@ -5,11 +5,11 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use spillway_e2e::ledger::series_of_window;
+use spillway_e2e::recipe::series_of_window;
 use spillway_e2e::rig::{Agent, HASTY_AGENT, Rig, Totals};
 use spillway_proto::frame::Encoder;
 use spillway_proto::limits::TS_MS_MAX;
-use spillway_proto::{Batch, Point};
+use spillway_proto::Point;
 use spillway_testkit::stack::{AgentOptions, StackOptions};
 use sqlx::Row as _;
 
@@ -81,7 +81,7 @@ async fn an_hour_ahead_an_hour_behind_or_stepping_an_agents_batches_all_arrive_o
 
 /// A batch whose points all lie elsewhere than its window.
 fn at(host: &Host, window: usize, ts_ms: i64) -> bytes::Bytes {
-    let mut batch = Batch::clone(&host.batch(window).batch);
+    let mut batch = host.batch(window).recipe.batch();
     batch.series = series_of_window(batch.window_ts, 3, 1);
     for series in &mut batch.series {
         series.points = vec![Point { ts_ms, value: 1.0 }];

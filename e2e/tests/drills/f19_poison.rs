@@ -8,7 +8,7 @@ use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, DefaultProducerContext, Producer as _, ThreadedProducer};
-use spillway_e2e::ledger::value_at;
+use spillway_e2e::recipe::value_at;
 use spillway_e2e::rig::Rig;
 use spillway_e2e::{Sender, SenderOptions};
 use spillway_proto::kafka_record::{HEADER_ENVIRONMENT, TOPIC_DEAD_LETTERS, TOPIC_LIVE};

@@ -2,7 +2,6 @@
 //! max_allowed_packet. (Each count and length of a frame: `proto/tests/frames.rs`; bodies of
 //! unstated length: `ingest-api/tests/api/bounds.rs`.)
 
-use std::sync::Arc;
 
 use bytes::Bytes;
 use spillway_e2e::Fate;
@@ -10,10 +9,10 @@ use spillway_e2e::rig::Rig;
 use spillway_proto::frame::Encoder;
 use spillway_proto::kafka_record::TOPIC_LIVE;
 use spillway_proto::limits::{BODY_BYTES_MAX, FRAME_BYTES_MAX};
-use spillway_proto::{Batch, Point};
+use spillway_proto::Point;
 use spillway_testkit::stack::StackOptions;
 
-use crate::sending::{Door, HEALED_WITHIN, Host, Sent, log, until};
+use crate::sending::{Door, HEALED_WITHIN, Host, log, until};
 
 const LARGE_SERIES: usize = 5_000;
 /// Less than a large frame, more than a small one.
@@ -23,14 +22,13 @@ const SMALL_PACKET_BYTES: u32 = 64 * 1024;
 
 /// The largest batch that still fits a frame: labels that don't compress, grown until one letter
 /// more is refused by the encoder.
-fn largest(host: &Host, window: usize) -> Sent {
-    let small = host.batch(window);
+fn largest(host: &Host, window: usize) -> Bytes {
+    let small = host.batch(window).recipe.batch();
     let of = |letters: usize| {
-        let mut batch = Batch::clone(&small.batch);
+        let mut batch = small.clone();
         let template = batch.series.first().expect("a series").clone();
         batch.series = (0..LARGE_SERIES).map(|number| one(&template, number, letters)).collect();
-        let batch = Arc::new(batch);
-        Encoder::new().encode(&batch).map(|frame| Sent { batch, frame })
+        Encoder::new().encode(&batch)
     };
     let (mut fits, mut too_long) = (1, 400);
     assert!(of(too_long).is_err(), "one over the limit is refused before it is sent");
@@ -67,10 +65,10 @@ async fn the_largest_batches_pass_every_hop_and_one_byte_more_is_refused() {
     let rig = Rig::start(StackOptions::default()).await;
     let (door, host) = (Door::of(&rig, "demo"), Host::new(&rig, "demo", "large", 3));
     let large = largest(&host, 0);
-    let share = large.frame.len() as f64 / FRAME_BYTES_MAX as f64;
-    eprintln!("the largest frame has {} bytes, {share:.3} of the limit", large.frame.len());
+    let share = large.len() as f64 / FRAME_BYTES_MAX as f64;
+    eprintln!("the largest frame has {} bytes, {share:.3} of the limit", large.len());
     assert!(share > 0.99, "nearly all of it");
-    door.post_until_accepted(&large.frame).await;
+    door.post_until_accepted(&large).await;
     // A body over the limit is refused at once, for good, and by name.
     let body = Bytes::from(vec![0; BODY_BYTES_MAX + 1]);
     let answer = door.post(&body).await;
@@ -83,7 +81,7 @@ async fn the_largest_batches_pass_every_hop_and_one_byte_more_is_refused() {
     let restarted = rig.stack.terminate("consumer-0", HEALED_WITHIN).await.expect("it stops");
     assert_eq!(restarted, Some(0));
     rig.stack.start_process("consumer-0").await.expect("it starts again");
-    door.post_until_accepted(&largest(&host, 1).frame).await;
+    door.post_until_accepted(&largest(&host, 1)).await;
     let mysql = rig.mysql("demo");
     until("both large batches are applied", HEALED_WITHIN, async || {
         stored(&mysql).await == 2 * LARGE_SERIES as i64 * 10
@@ -111,16 +109,16 @@ async fn a_topic_that_takes_less_than_we_send_holds_that_batch_and_no_other_and_
     let large = largest(&Host::new(&rig, "demo", "large", 3), 0);
     // The operator made the topic too small: no fault of the batch's, so it is not refused.
     until("the topic's limit is felt", HEALED_WITHIN, async || {
-        let answer = door.post(&large.frame).await;
+        let answer = door.post(&large).await;
         answer.status == 503
     })
     .await;
     for window in 1..host.options.windows {
         host.deliver(&door, &host.batch(window)).await;
     }
-    door.post(&large.frame).await.must_be_later();
+    door.post(&large).await.must_be_later();
     log::set_topic(&kafka, TOPIC_LIVE, "max.message.bytes", before).await;
-    door.post_until_accepted(&large.frame).await;
+    door.post_until_accepted(&large).await;
     host.judge(&rig).await;
     assert!(host.ledger.batches(Fate::Fail).is_empty());
 }

@@ -6,11 +6,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use spillway_e2e::ledger::series_of_window;
+use spillway_e2e::ledger::Way;
+use spillway_e2e::recipe::Recipe;
 use spillway_e2e::rig::Rig;
 use spillway_e2e::{Fate, Ledger, SenderOptions};
+use spillway_proto::BatchId;
 use spillway_proto::frame::Encoder;
-use spillway_proto::{Batch, BatchId};
 use spillway_testkit::stack::StackOptions;
 use tokio::sync::{Barrier, Mutex};
 use tokio::task::JoinSet;
@@ -67,23 +68,23 @@ impl Fleet {
         Self { options, ledger, ids, seen, current: AtomicUsize::new(0) }
     }
 
-    fn batch(&self, agent: usize, window: usize) -> (Arc<Batch>, Bytes) {
+    fn batch(&self, agent: usize, window: usize) -> (Arc<Recipe>, Bytes) {
         let options = &self.options;
         let window_ts = options.first_window_ts + u32::try_from(window).expect("few") * 10;
         let (agent_id, epoch) = *self.ids.get(agent).expect("one of the fleet");
-        let batch = Arc::new(Batch {
+        let recipe = Arc::new(Recipe {
             id: BatchId::Sequenced { agent_id, epoch, seq: window as u64 + 1 },
             environment: options.environment.clone(),
             host: options.host(agent),
             window_ts,
-            series: series_of_window(window_ts, options.series, options.points),
-            previous: None,
-            declarations: vec![],
+            series: options.series,
+            points: options.points,
+            revises: false,
+            declares: vec![],
             closing: window + 1 == options.windows,
-            host_info: None,
         });
-        let frame = Encoder::new().encode(&batch).expect("a made-up batch is valid");
-        (batch, frame)
+        let frame = Encoder::new().encode(&recipe.batch()).expect("a made-up batch is valid");
+        (recipe, frame)
     }
 
     /// Fills S3: S3 has these, so they must arrive.
@@ -92,9 +93,9 @@ impl Fleet {
             let mut frames = Vec::new();
             for agent in first..(first + AGENTS_PER_OBJECT).min(AGENTS) {
                 for window in 0..PARKED_WINDOWS {
-                    let (batch, frame) = self.batch(agent, window);
-                    self.ledger.attempt(&batch);
-                    self.ledger.answered(&batch.id, Fate::Ok);
+                    let (recipe, frame) = self.batch(agent, window);
+                    self.ledger.attempt(&recipe, Way::S3).await;
+                    self.ledger.answered(&recipe.id, Fate::Ok).await;
                     frames.push(frame);
                 }
             }
@@ -116,8 +117,8 @@ impl Fleet {
 
     /// One live batch, as an agent sends it: again after what the refusal asked for.
     async fn send(&self, door: &Door, agent: usize, window: usize, mut attempts: u32) {
-        let (batch, frame) = self.batch(agent, window);
-        self.ledger.attempt(&batch);
+        let (recipe, frame) = self.batch(agent, window);
+        self.ledger.attempt(&recipe, Way::Http).await;
         let began = Instant::now();
         loop {
             let (accepted, retry_after_s) = self.attempt(door, &frame, attempts).await;
@@ -128,7 +129,7 @@ impl Fleet {
             let pause = Duration::from_secs(retry_after_s.unwrap_or(1).into());
             tokio::time::sleep(pause).await;
         }
-        self.ledger.answered(&batch.id, Fate::Ok);
+        self.ledger.answered(&recipe.id, Fate::Ok).await;
         self.seen.lock().await.accepted.push(began.elapsed());
         self.current.fetch_add(1, Ordering::Relaxed);
     }

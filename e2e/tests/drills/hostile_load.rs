@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use spillway_e2e::ledger::series_of_window;
+use spillway_e2e::recipe::series_of_window;
 use spillway_proto::frame::Encoder;
 use spillway_proto::{Batch, BatchId};
 use tokio::io::AsyncWriteExt as _;

@@ -14,11 +14,12 @@ use http_body_util::{BodyExt as _, Full};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
-use spillway_e2e::ledger::series_of_window;
+use spillway_e2e::ledger::Way;
+use spillway_e2e::recipe::Recipe;
 use spillway_e2e::rig::Rig;
 use spillway_e2e::{Fate, Ledger, SenderOptions};
+use spillway_proto::BatchId;
 use spillway_proto::frame::Encoder;
-use spillway_proto::{Batch, BatchId};
 use tokio::time::{Instant, timeout};
 use uuid::Uuid;
 
@@ -122,7 +123,7 @@ pub struct Host {
 /// A batch with its bytes.
 #[derive(Clone)]
 pub struct Sent {
-    pub batch: Arc<Batch>,
+    pub recipe: Arc<Recipe>,
     pub frame: Bytes,
 }
 
@@ -145,36 +146,36 @@ impl Host {
         let options = &self.options;
         let window_ts = options.first_window_ts + u32::try_from(window).expect("few") * 10;
         let (agent_id, epoch, seq) = (self.agent_id, self.epoch, window as u64 + 1);
-        let batch = Arc::new(Batch {
+        let recipe = Arc::new(Recipe {
             id: BatchId::Sequenced { agent_id, epoch, seq },
             environment: options.environment.clone(),
             host: self.name(),
             window_ts,
-            series: series_of_window(window_ts, options.series, options.points),
-            previous: None,
-            declarations: vec![],
+            series: options.series,
+            points: options.points,
+            revises: false,
+            declares: vec![],
             closing: window + 1 == options.windows,
-            host_info: None,
         });
-        let frame = Encoder::new().encode(&batch).expect("a made-up batch is valid");
-        Sent { batch, frame }
+        let frame = Encoder::new().encode(&recipe.batch()).expect("a made-up batch is valid");
+        Sent { recipe, frame }
     }
 
     /// Sends one batch once and notes what was answered.
     pub async fn post(&self, door: &Door, sent: &Sent) -> Answer {
-        self.ledger.attempt(&sent.batch);
+        self.ledger.attempt(&sent.recipe, Way::Http).await;
         let answer = door.post(&sent.frame).await;
         if answer.accepted() {
-            self.ledger.answered(&sent.batch.id, Fate::Ok);
+            self.ledger.answered(&sent.recipe.id, Fate::Ok).await;
         }
         answer
     }
 
     /// Sends one batch until it is accepted.
     pub async fn deliver(&self, door: &Door, sent: &Sent) {
-        self.ledger.attempt(&sent.batch);
+        self.ledger.attempt(&sent.recipe, Way::Http).await;
         door.post_until_accepted(&sent.frame).await;
-        self.ledger.answered(&sent.batch.id, Fate::Ok);
+        self.ledger.answered(&sent.recipe.id, Fate::Ok).await;
     }
 
     /// Holds MySQL against what was accepted.
