@@ -19,7 +19,9 @@ use crate::collect::host;
 use crate::collect::rounds::{Rounds, WINDOWS_WAITING_MAX};
 use crate::collect::sample::Sampler;
 use crate::collect::statsd::Listener;
-use crate::deliver::{self, DeliveryStatus, Leftover, Stop};
+use crate::deliver::http_client::Internet;
+use crate::deliver::{self, DeliveryStatus, Leftover, QUARANTINE_DIR, Stop};
+use crate::folder::RealFolder;
 use crate::identity::{Binding, CustodyLog, Identity};
 use crate::metrics::Metrics;
 use crate::settings::Settings;
@@ -48,6 +50,8 @@ pub async fn run(settings: Settings, ctx: Context) -> Result<Drained, RunError> 
         status: Arc::clone(&delivery),
         api_health: ctx.health.register("ingest-api"),
         s3_health: ctx.health.register("s3"),
+        network: Arc::new(Internet),
+        quarantine: Arc::new(RealFolder::new(&settings.agent.state_dir.join(QUARANTINE_DIR))),
     };
     let mut delivering = tokio::spawn(deliver::run(parts, stop.clone()));
     let mut inputs = Inputs::start(&settings, &identity, &spool, &delivery, &metrics);
@@ -115,7 +119,8 @@ async fn open(
         let identity = Identity::open(state_dir, binding, &found.highest_seq, metrics)
             .map_err(|cause| Misconfigured(cause.to_string()))?;
         for damaged in found.damaged {
-            identity.given_up(damaged);
+            // Unnoted, it is told by this run, and found again by the next one.
+            let _owed_in_memory = identity.given_up(damaged).is_err();
         }
         Ok::<_, RunError>((spool, Arc::new(identity)))
     });

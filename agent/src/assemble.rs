@@ -11,7 +11,8 @@ use std::time::Duration;
 
 use spillway_proto::batch::window_of;
 use spillway_proto::frame::Encoder;
-use spillway_proto::{Batch, HostInfo, Kind, Point, Series, limits};
+use spillway_proto::{Batch, BatchId, HostInfo, Kind, Point, Series, limits};
+use spillway_runtime::outside;
 use tokio::sync::mpsc;
 use tracing::{error, warn};
 
@@ -41,6 +42,24 @@ pub struct Parts {
     pub labels: Vec<(String, String)>,
     /// Batches of a fleet are spread over this much time.
     pub spread: Duration,
+}
+
+/// What became of a batch on its way into the spool.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Kept {
+    pub id: BatchId,
+    pub custody: Custody,
+}
+
+/// Who answers for a batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Custody {
+    /// The spool, whatever happens.
+    Durable,
+    /// The spool, as long as the process lives.
+    Volatile,
+    /// Nobody: it is declared.
+    Refused,
 }
 
 /// Makes batches, one window after the other.
@@ -84,7 +103,9 @@ impl Assembler {
         self.close(last_window_ts).await;
     }
 
-    async fn assemble(&mut self, window: Window, ended: Ended, window_ts: u32) {
+    /// Makes the batches of one window; tells what became of each.
+    pub async fn assemble(&mut self, window: Window, ended: Ended, window_ts: u32) -> Vec<Kept> {
+        let mut all_kept = Vec::new();
         if self.parts.identity.look_at_clocks(ended.wall_ms, ended.boot_ms) {
             self.batches_until_host_info = 0;
         }
@@ -99,7 +120,8 @@ impl Assembler {
                 Ok(frame) => {
                     let id = ticket.id;
                     let window_ts = i64::from(window_ts);
-                    self.keep(ticket, NewRecord { id, window_ts, points, frame }).await;
+                    let record = NewRecord { id, window_ts, points, frame };
+                    all_kept.push(self.keep(ticket, record).await);
                 }
                 Err(cause) if batch.series.len() > 1 => {
                     // Too large, or one of its series breaks a rule: halves find out which.
@@ -117,18 +139,23 @@ impl Assembler {
                 }
             }
         }
+        all_kept
     }
 
     /// The record that ends the epoch: its seq is the last one.
-    async fn close(&mut self, window_ts: u32) {
+    pub async fn close(&mut self, window_ts: u32) -> Option<Kept> {
         let ticket = self.parts.identity.ticket();
         let batch = self.batch(&ticket, window_ts, Vec::new(), true);
         match self.encoder.encode(&batch) {
             Ok(frame) => {
                 let (id, window_ts) = (ticket.id, i64::from(window_ts));
-                self.keep(ticket, NewRecord { id, window_ts, points: 0, frame }).await;
+                let record = NewRecord { id, window_ts, points: 0, frame };
+                Some(self.keep(ticket, record).await)
             }
-            Err(cause) => error!(%cause, "the closing record can't be made"),
+            Err(cause) => {
+                error!(%cause, "the closing record can't be made");
+                None
+            }
         }
     }
 
@@ -176,23 +203,30 @@ impl Assembler {
     }
 
     /// Gives the seq, stores the frame, notes the seq, and lets `deliver` have it, in that order.
-    async fn keep(&mut self, ticket: Ticket, record: NewRecord) {
+    async fn keep(&mut self, ticket: Ticket, record: NewRecord) -> Kept {
         let metrics = &self.parts.metrics;
-        let points = record.points;
+        let (id, points) = (record.id, record.points);
         self.parts.identity.give(&ticket);
         metrics.batches_emitted.inc();
         metrics.points_emitted.inc_by(points);
         let kept = self.parts.spool.append(record, &self.log).await;
+        let custody = match &kept {
+            Ok(held) if held.volatile() => Custody::Volatile,
+            Ok(_) => Custody::Durable,
+            Err(_) => Custody::Refused,
+        };
         let identity = Arc::clone(&self.parts.identity);
         let (epoch, seq) = identity.position();
         // Both wait for the disk, so they do it where waiting is allowed.
-        let noted = tokio::task::spawn_blocking(move || {
+        let noted = outside::blocking(move || {
             identity.note(&ticket);
             if let Err(refused) = &kept {
                 error!(cause = %refused.cause, seq, "a batch can't be kept");
                 let reason = refused.reason;
                 let (first_seq, last_seq) = (seq, seq);
-                identity.given_up(GivenUp { epoch, first_seq, last_seq, points, reason });
+                let lost = GivenUp { epoch, first_seq, last_seq, points, reason };
+                // There are no bytes to keep: unnoted, its seq alone will tell that it is missing.
+                let _owed_in_memory = identity.given_up(lost).is_err();
             }
             // Here a batch that was kept is released (`Held`), its seq noted.
             drop(kept);
@@ -200,6 +234,7 @@ impl Assembler {
         if let Err(cause) = noted.await {
             error!(%cause, "a seq could not be noted");
         }
+        Kept { id, custody }
     }
 }
 

@@ -14,14 +14,17 @@
 
 use std::collections::BTreeMap;
 use std::fs::{File, TryLockError};
+use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use spillway_proto::{BatchId, Declaration, PreviousEpoch};
+use spillway_runtime::outside;
 use tracing::{error, info, warn};
 use uuid::Uuid;
 
 use crate::durable;
+use crate::folder::{Folder, RealFolder};
 use crate::metrics::{Metrics, Reason};
 use crate::mutant::{Mutant, is};
 
@@ -78,12 +81,13 @@ pub struct Identity {
     metrics: Metrics,
     inner: Mutex<Inner>,
     /// Held as long as the agent lives.
-    _lock: File,
+    _lock: Option<File>,
 }
 
 struct Inner {
     state: State,
     note: LastSeq,
+    folder: Arc<dyn Folder>,
     epoch: Uuid,
     next_seq: u64,
     /// `state` is not what lies on disk: a write of it failed.
@@ -115,26 +119,41 @@ impl Identity {
             }
             Err(TryLockError::Error(cause)) => return Err(unusable(cause)),
         }
-        let (agent_id, new) = state::agent_id(dir).map_err(unusable)?;
+        let folder = Arc::new(RealFolder::new(dir));
+        let begun = Self::begin(folder, binding, seen, metrics).map_err(unusable)?;
+        Ok(Self { _lock: Some(lock), ..begun })
+    }
+
+    /// The same, in a folder that is this agent's alone.
+    ///
+    /// # Errors
+    /// The folder can't be read or written.
+    pub fn begin(
+        folder: Arc<dyn Folder>,
+        binding: Binding,
+        seen: &BTreeMap<Uuid, u64>,
+        metrics: Metrics,
+    ) -> io::Result<Self> {
+        let (agent_id, new) = state::agent_id(&*folder)?;
         // What another identity owed is not this one's to tell.
-        let mut state = if new { State::new(dir) } else { State::load(dir) };
-        let mut note = LastSeq::open(dir).map_err(unusable)?;
+        let mut state = if new { State::default() } else { State::load(&*folder) };
+        let mut note = LastSeq::open(Arc::clone(&folder))?;
         if let Some(epoch) = state.newest() {
             let stored = seen.get(&epoch).copied().unwrap_or(0);
             state.end_newest(note.last_of(epoch).max(stored));
         }
         let epoch = match state.newest() {
             Some(newest) if is(Mutant::ReuseSeq) => newest,
-            _ => Uuid::now_v7(),
+            _ => outside::uuid_v7(),
         };
         state.begin(epoch, &binding);
-        state.save().map_err(unusable)?;
-        note.write(epoch, 0).map_err(unusable)?;
+        state.save(&*folder)?;
+        note.write(epoch, 0)?;
         metrics.epochs.get_or_create(&Reason { reason: "start" }).inc();
         info!(%agent_id, %epoch, "an epoch begins");
-        let inner =
-            Inner { state, note, epoch, next_seq: 1, unsaved: false, clocks_apart_ms: None };
-        Ok(Self { binding, agent_id, metrics, inner: Mutex::new(inner), _lock: lock })
+        let (next_seq, unsaved, clocks_apart_ms) = (1, false, None);
+        let inner = Inner { state, note, folder, epoch, next_seq, unsaved, clocks_apart_ms };
+        Ok(Self { binding, agent_id, metrics, inner: Mutex::new(inner), _lock: None })
     }
 
     #[must_use]
@@ -171,11 +190,11 @@ impl Identity {
         }
         let last = inner.next_seq - 1;
         inner.state.end_newest(last);
-        inner.epoch = Uuid::now_v7();
+        inner.epoch = outside::uuid_v7();
         inner.next_seq = 1;
         let epoch = inner.epoch;
         inner.state.begin(epoch, &self.binding);
-        self.save(&mut inner);
+        let _owed_in_memory = self.save(&mut inner).is_err();
         self.write_note(&mut inner, 0);
         self.metrics.epochs.get_or_create(&Reason { reason: "clock" }).inc();
         warn!(moved_ms = moved, %epoch, "wall clock and boot clock parted ways: an epoch begins");
@@ -207,16 +226,17 @@ impl Identity {
     pub fn note(&self, ticket: &Ticket) {
         let mut inner = self.inner();
         if inner.unsaved {
-            self.save(&mut inner);
+            // The disk may be well again, and what is owed must outlive this process.
+            let _still_in_memory = self.save(&mut inner).is_err();
         }
         self.write_note(&mut inner, ticket.seq);
     }
 
     /// What could not be saved is saved with the next batch.
-    fn save(&self, inner: &mut Inner) {
-        let saved = inner.state.save();
+    fn save(&self, inner: &mut Inner) -> io::Result<()> {
+        let saved = inner.state.save(&*inner.folder);
         inner.unsaved = saved.is_err();
-        self.count(saved);
+        self.counted(saved)
     }
 
     /// As long as the state on disk does not know the epoch, the last seq of the one before must
@@ -224,15 +244,16 @@ impl Identity {
     fn write_note(&self, inner: &mut Inner, seq: u64) {
         if inner.state.newest_saved() == Some(inner.epoch) {
             let noted = inner.note.write(inner.epoch, seq);
-            self.count(noted);
+            let _counted = self.counted(noted).is_err();
         }
     }
 
-    fn count(&self, written: std::io::Result<()>) {
-        if let Err(cause) = written {
+    fn counted(&self, written: io::Result<()>) -> io::Result<()> {
+        if let Err(cause) = &written {
             self.metrics.state_errors.inc();
             error!(%cause, "the state directory can't be written; what is owed stays in memory");
         }
+        written
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {
@@ -249,16 +270,17 @@ impl CustodyLog for Identity {
             return;
         }
         if inner.state.arrived(seq) {
-            self.save(&mut inner);
+            // Unsaved, it is told once more after a restart.
+            let _told_again = self.save(&mut inner).is_err();
         }
     }
 
-    fn given_up(&self, given_up: GivenUp) {
+    fn given_up(&self, given_up: GivenUp) -> io::Result<()> {
         let reason = given_up.reason.as_str();
         let batches = given_up.last_seq.saturating_sub(given_up.first_seq).saturating_add(1);
         let mut inner = self.inner();
         if !inner.state.declare(&given_up) {
-            return;
+            return if inner.unsaved { self.save(&mut inner) } else { Ok(()) };
         }
         warn!(
             epoch = %given_up.epoch,
@@ -270,7 +292,7 @@ impl CustodyLog for Identity {
         );
         self.metrics.batches_declared.get_or_create(&Reason { reason }).inc_by(batches);
         self.metrics.points_declared.get_or_create(&Reason { reason }).inc_by(given_up.points);
-        self.save(&mut inner);
+        self.save(&mut inner)
     }
 }
 

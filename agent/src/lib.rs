@@ -12,6 +12,7 @@ pub mod mutant;
 pub mod clock;
 
 pub mod durable;
+pub mod folder;
 
 pub mod collect;
 

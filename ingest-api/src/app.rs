@@ -55,7 +55,41 @@ pub struct App {
     malformed: LogGate,
 }
 
+/// What an [`App`] reaches beyond itself.
+#[derive(Debug)]
+pub struct Outside {
+    pub metrics: Metrics,
+    pub publisher: Publisher,
+    pub tokens: TokenFile,
+}
+
 impl App {
+    #[must_use]
+    pub fn new(
+        settings: IngestSettings,
+        context: &Context,
+        partitioning: Partitioning,
+        outside: Outside,
+    ) -> Self {
+        let closing = CancellationToken::new();
+        let Outside { metrics, publisher, tokens } = outside;
+        let reload = context.reload.clone();
+        Self {
+            admission: Admission::new(&settings, &metrics, reload, closing.clone()),
+            metrics,
+            tokens,
+            publisher,
+            partitioning,
+            health: context.health.clone(),
+            shutdown: context.shutdown.clone(),
+            closing,
+            problems: Default::default(),
+            rejections: LogGate::default(),
+            malformed: LogGate::default(),
+            settings,
+        }
+    }
+
     /// Counts a request that was not taken, and logs it unless it is one of a flood.
     pub fn tell(&self, problem: &Problem) {
         let (id, status, _) = problem.id.parts();
@@ -122,24 +156,10 @@ impl Ingest {
             (Metrics::register(registry), Publisher::start(&settings.kafka, registry))
         };
         let (metrics, publisher) = context.metrics.register(register);
-        let closing = CancellationToken::new();
-        let reload = context.reload.clone();
-        let admission = Admission::new(&settings, &metrics, reload.clone(), closing.clone());
+        let tokens = TokenFile::watch(&settings.tokens.file, context.reload.clone());
         let listen = settings.http.listen;
-        let app = Arc::new(App {
-            metrics,
-            tokens: TokenFile::watch(&settings.tokens.file, reload),
-            admission,
-            publisher: publisher?,
-            partitioning,
-            health: context.health.clone(),
-            shutdown: context.shutdown.clone(),
-            closing,
-            problems: Default::default(),
-            rejections: LogGate::default(),
-            malformed: LogGate::default(),
-            settings,
-        });
+        let outside = Outside { metrics, publisher: publisher?, tokens };
+        let app = Arc::new(App::new(settings, context, partitioning, outside));
         let bind = |cause| Misconfigured(format!("http.listen: can't bind {listen}: {cause}"));
         let listener = TcpListener::bind(listen).await.map_err(bind)?;
         let address = listener.local_addr()?;

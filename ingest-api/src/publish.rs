@@ -1,13 +1,14 @@
 //! Batches into Kafka, and the wait for its word. The answer may be 2xx only if this stage
 //! returns [`Acknowledged`], and only a delivery report of every batch makes one.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use spillway_proto::kafka_record::{KafkaRecord, Lane};
 use spillway_proto::verdict::{Refusal, RejectedBatch};
 use spillway_publisher::{
     Hindrance, Outcome, Pending, PublishError, Publisher, Record, Refused, wait_all,
 };
+use tokio::time::Instant;
 
 use crate::authenticate::Caller;
 use crate::verify::{Batch, Checked};

@@ -12,7 +12,7 @@ use spillway_proto::frame::{self, Decoder, FrameError, Header};
 use spillway_proto::limits::FRAMES_PER_BODY_MAX;
 use spillway_proto::partition::Partitioning;
 use spillway_proto::verdict::{Refusal, RejectedBatch};
-use spillway_runtime::deadline;
+use spillway_runtime::{deadline, outside};
 use tokio::sync::Semaphore;
 
 use crate::authenticate::Caller;
@@ -92,7 +92,7 @@ pub async fn body(
         drop(turn);
         checked
     };
-    Ok(tokio::task::spawn_blocking(work).await?)
+    Ok(outside::blocking(work).await?)
 }
 
 fn cut(body: &Bytes) -> Result<Vec<(Header, Bytes)>, BodyRefused> {

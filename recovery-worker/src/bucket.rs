@@ -1,37 +1,75 @@
 //! The bucket as far as this program may touch it: list, read, write and copy, each with a
 //! deadline and a bound on what is read. It can't delete: that is `retire.rs`.
 //!
-//! What S3 answers is sorted in `bucket_error.rs`.
+//! What S3 answers is sorted in `bucket_error.rs`; S3 itself is `bucket/s3.rs`, behind a trait, so
+//! that a simulation can stand there.
 
-use std::time::Duration;
+use std::fmt::Debug;
+use std::sync::Arc;
 
-use aws_credential_types::Credentials;
-use aws_sdk_s3::Client;
-use aws_sdk_s3::config::retry::RetryConfig;
-use aws_sdk_s3::config::timeout::TimeoutConfig;
-use aws_sdk_s3::config::{
-    BehaviorVersion, Config, Region, RequestChecksumCalculation, ResponseChecksumValidation,
-    StalledStreamProtectionConfig,
-};
-use aws_sdk_s3::operation::list_objects_v2::ListObjectsV2Output;
-use aws_sdk_s3::primitives::{ByteStream, DateTime};
-use bytes::{Bytes, BytesMut};
+use async_trait::async_trait;
+use bytes::Bytes;
 use spillway_proto::object_key::{ObjectKey, SPILL_PREFIX};
-use spillway_runtime::deadline;
 use spillway_runtime::settings::SecretFileError;
 
-use crate::bucket_error::{BucketError, Operation};
-use crate::settings::{Checksum, S3Settings};
+use crate::bucket_error::BucketError;
+use crate::retire::Deletion;
+use crate::settings::S3Settings;
 
-/// A slow uplink may pause this long in the middle of a body before it is given up.
-const STALL_GRACE: Duration = Duration::from_secs(20);
+mod s3;
+
+/// A store of objects: S3, or what stands for it.
+#[async_trait]
+pub trait Objects: Debug + Send + Sync {
+    /// One page of what is under a prefix, in the store's own order.
+    async fn list(&self, prefix: &str, after: Option<String>) -> Result<Listing, BucketError>;
+
+    /// `None` if there is no such object.
+    async fn head(&self, key: &str) -> Result<Option<Head>, BucketError>;
+
+    /// Reads a whole object of at most `bytes_max` bytes; with `etag`, only that very content.
+    async fn get(
+        &self,
+        key: &str,
+        etag: Option<&str>,
+        bytes_max: u64,
+    ) -> Result<(Bytes, String), BucketError>;
+
+    /// Writes a whole object; gives its etag.
+    async fn put(
+        &self,
+        key: &str,
+        body: Bytes,
+        condition: Condition<'_>,
+    ) -> Result<String, BucketError>;
+
+    /// Copies an object within the bucket, without reading it, if it still is that very content.
+    async fn copy(&self, from: &str, etag: &str, to: &str) -> Result<(), BucketError>;
+
+    /// Only `retire.rs` can ask for it.
+    async fn delete(&self, deletion: Deletion<'_>) -> Result<(), BucketError>;
+}
+
+/// One page of names, as a store lists them.
+#[derive(Clone, Debug, Default)]
+pub struct Listing {
+    pub entries: Vec<Entry>,
+    pub next: Option<String>,
+}
+
+/// A key in a listing. What the store left out is empty, or `None`.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    pub key: String,
+    pub etag: String,
+    pub bytes: u64,
+    pub modified_ms: Option<i64>,
+}
 
 /// The bucket, shared by all stages.
 #[derive(Clone, Debug)]
 pub struct Bucket {
-    client: Client,
-    name: String,
-    operation_timeout: Duration,
+    objects: Arc<dyn Objects>,
 }
 
 /// An object as a listing shows it.
@@ -91,54 +129,26 @@ impl Bucket {
     /// # Errors
     /// When the secret's file can't be read.
     pub fn new(settings: &S3Settings) -> Result<Self, SecretFileError> {
-        let secret = settings.secret_key.resolve(settings.secret_key_file.as_deref())?;
-        let credentials =
-            Credentials::new(&settings.access_key, secret.reveal(), None, None, "settings");
-        let timeouts = TimeoutConfig::builder()
-            .connect_timeout(settings.connect_timeout.get())
-            .operation_attempt_timeout(settings.attempt_timeout.get())
-            .operation_timeout(settings.operation_timeout.get())
-            .build();
-        let stalls = StalledStreamProtectionConfig::enabled().grace_period(STALL_GRACE).build();
-        let mut config = Config::builder()
-            .behavior_version(BehaviorVersion::latest())
-            .region(Region::new(settings.region.clone()))
-            .credentials_provider(credentials)
-            .force_path_style(settings.force_path_style)
-            .retry_config(RetryConfig::standard().with_max_attempts(settings.attempts))
-            .timeout_config(timeouts)
-            .stalled_stream_protection(stalls);
-        if settings.checksum == Checksum::None {
-            config = config
-                .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
-                .response_checksum_validation(ResponseChecksumValidation::WhenRequired);
-        }
-        if !settings.endpoint.is_empty() {
-            config = config.endpoint_url(&settings.endpoint);
-        }
-        Ok(Self {
-            client: Client::from_conf(config.build()),
-            name: settings.bucket.clone(),
-            operation_timeout: settings.operation_timeout.get(),
-        })
+        Ok(Self::of(Arc::new(s3::S3::new(settings)?)))
     }
 
-    /// The client itself, for the one stage that may delete.
-    pub(crate) fn client(&self) -> &Client {
-        &self.client
-    }
-
+    /// The bucket that is this store.
     #[must_use]
-    pub fn name(&self) -> &str {
-        &self.name
+    pub fn of(objects: Arc<dyn Objects>) -> Self {
+        Self { objects }
+    }
+
+    /// The store itself, for the one stage that may delete.
+    pub(crate) fn objects(&self) -> &dyn Objects {
+        &*self.objects
     }
 
     /// One page of everything under [`SPILL_PREFIX`], in S3's own order.
     pub async fn list_spill(&self, after: Option<String>) -> Result<Page, BucketError> {
-        let answer = self.list(SPILL_PREFIX, after).await?;
-        let mut page = Page { next: next_page(&answer), ..Page::default() };
-        for object in answer.contents() {
-            match listed(object) {
+        let listing = self.objects.list(SPILL_PREFIX, after).await?;
+        let mut page = Page { next: listing.next, ..Page::default() };
+        for entry in listing.entries {
+            match listed(entry) {
                 Some(object) => page.objects.push(object),
                 None => page.foreign += 1,
             }
@@ -152,130 +162,44 @@ impl Bucket {
         prefix: &str,
         after: Option<String>,
     ) -> Result<(Vec<String>, Option<String>), BucketError> {
-        let answer = self.list(prefix, after).await?;
-        let keys = answer.contents().iter().filter_map(|object| object.key());
-        let names = keys.filter_map(|key| key.strip_prefix(prefix)).map(str::to_owned);
-        Ok((names.collect(), next_page(&answer)))
+        let listing = self.objects.list(prefix, after).await?;
+        let keys = listing.entries.iter();
+        let names = keys.filter_map(|entry| entry.key.strip_prefix(prefix)).map(str::to_owned);
+        Ok((names.collect(), listing.next))
     }
 
-    async fn list(
-        &self,
-        prefix: &str,
-        after: Option<String>,
-    ) -> Result<ListObjectsV2Output, BucketError> {
-        let request = self.client.list_objects_v2().bucket(&self.name).prefix(prefix);
-        let answer = request.set_continuation_token(after).send().await;
-        answer.map_err(|error| BucketError::of(Operation::List, &error))
-    }
-
-    /// `None` if there is no such object.
+    /// See [`Objects::head`].
     pub async fn head(&self, key: &str) -> Result<Option<Head>, BucketError> {
-        let answer = self.client.head_object().bucket(&self.name).key(key).send().await;
-        match answer.map_err(|error| BucketError::of(Operation::Head, &error)) {
-            Ok(answer) => Ok(Some(Head {
-                etag: answer.e_tag().unwrap_or_default().to_owned(),
-                bytes: unsigned(answer.content_length()),
-            })),
-            Err(BucketError::Missing(_)) => Ok(None),
-            Err(error) => Err(error),
-        }
+        self.objects.head(key).await
     }
 
-    /// Reads a whole object of at most `bytes_max` bytes; with `etag`, only that very content.
+    /// See [`Objects::get`].
     pub async fn get(
         &self,
         key: &str,
         etag: Option<&str>,
         bytes_max: u64,
     ) -> Result<(Bytes, String), BucketError> {
-        let read = self.read(key, etag, bytes_max);
-        let read = deadline::within(self.operation_timeout, read).await;
-        read.unwrap_or_else(|_| Err(BucketError::timed_out(Operation::Get)))
+        self.objects.get(key, etag, bytes_max).await
     }
 
-    async fn read(
-        &self,
-        key: &str,
-        etag: Option<&str>,
-        bytes_max: u64,
-    ) -> Result<(Bytes, String), BucketError> {
-        let operation = Operation::Get;
-        let request = self.client.get_object().bucket(&self.name).key(key);
-        let request = request.set_if_match(etag.map(str::to_owned));
-        let mut answer = request.send().await.map_err(|e| BucketError::of(operation, &e))?;
-        let found = answer.e_tag().unwrap_or_default().to_owned();
-        if etag.is_some_and(|etag| etag != found) {
-            // A service that ignores If-Match.
-            return Err(BucketError::Changed(operation));
-        }
-        let expected = unsigned(answer.content_length());
-        if expected > bytes_max {
-            return Err(BucketError::TooLong { operation, max: bytes_max });
-        }
-        let mut body = BytesMut::with_capacity(usize::try_from(expected).unwrap_or_default());
-        while let Some(chunk) = answer.body.next().await {
-            let got = body.len() as u64;
-            let chunk = chunk.map_err(|_| BucketError::CutOff { operation, got, expected })?;
-            if got + chunk.len() as u64 > bytes_max {
-                return Err(BucketError::TooLong { operation, max: bytes_max });
-            }
-            body.extend_from_slice(&chunk);
-        }
-        let got = body.len() as u64;
-        if got != expected {
-            return Err(BucketError::CutOff { operation, got, expected });
-        }
-        Ok((body.freeze(), found))
-    }
-
-    /// Writes a whole object; gives its etag.
+    /// See [`Objects::put`].
     pub async fn put(
         &self,
         key: &str,
         body: Bytes,
         condition: Condition<'_>,
     ) -> Result<String, BucketError> {
-        let request = self.client.put_object().bucket(&self.name).key(key);
-        let request = match condition {
-            Condition::Always => request,
-            Condition::Absent => request.if_none_match("*"),
-            Condition::Unchanged(etag) => request.if_match(etag),
-        };
-        let answer = request.body(ByteStream::from(body)).send().await;
-        let answer = answer.map_err(|error| BucketError::of(Operation::Put, &error))?;
-        Ok(answer.e_tag().unwrap_or_default().to_owned())
+        self.objects.put(key, body, condition).await
     }
 
-    /// Copies an object within the bucket, without reading it, if it still is that very content.
+    /// See [`Objects::copy`].
     pub async fn copy(&self, from: &str, etag: &str, to: &str) -> Result<(), BucketError> {
-        let request = self
-            .client
-            .copy_object()
-            .bucket(&self.name)
-            .copy_source(format!("{}/{from}", self.name))
-            .copy_source_if_match(etag)
-            .key(to);
-        request.send().await.map_err(|error| BucketError::of(Operation::Copy, &error))?;
-        Ok(())
+        self.objects.copy(from, etag, to).await
     }
 }
 
-fn next_page(answer: &ListObjectsV2Output) -> Option<String> {
-    let truncated = answer.is_truncated() == Some(true);
-    answer.next_continuation_token().filter(|_| truncated).map(str::to_owned)
-}
-
-fn listed(object: &aws_sdk_s3::types::Object) -> Option<Listed> {
-    let key = ObjectKey::parse(object.key()?)?;
-    let modified: &DateTime = object.last_modified()?;
-    Some(Listed {
-        key,
-        etag: object.e_tag().unwrap_or_default().to_owned(),
-        bytes: unsigned(object.size()),
-        modified_ms: modified.to_millis().ok()?,
-    })
-}
-
-fn unsigned(bytes: Option<i64>) -> u64 {
-    bytes.and_then(|bytes| u64::try_from(bytes).ok()).unwrap_or_default()
+fn listed(entry: Entry) -> Option<Listed> {
+    let key = ObjectKey::parse(&entry.key)?;
+    Some(Listed { key, etag: entry.etag, bytes: entry.bytes, modified_ms: entry.modified_ms? })
 }

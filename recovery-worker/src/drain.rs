@@ -4,8 +4,8 @@
 //! Bounded: objects in flight, objects awaiting, retirements in flight, and the listing's oldest
 //! part; what is postponed is remembered only as long as it is listed.
 
-use std::collections::{HashMap, HashSet, VecDeque};
-use std::time::{Duration, Instant};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::time::Duration;
 
 use spillway_proto::object_key::ObjectKey;
 use spillway_publisher::LogGate;
@@ -13,7 +13,7 @@ use spillway_runtime::admin::DependencyProbe;
 use spillway_runtime::backoff::Backoff;
 use spillway_runtime::shutdown::Shutdown;
 use tokio::task::{Id, JoinError, JoinSet};
-use tokio::time::MissedTickBehavior;
+use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::bucket::Listed;
 use crate::bucket_error::BucketError;
@@ -78,7 +78,7 @@ pub struct Drain {
     tasks: JoinSet<Outcome>,
     travelling: HashMap<Id, Listed>,
     retiring: HashMap<Id, Listed>,
-    awaiting: HashMap<ObjectKey, Awaiting>,
+    awaiting: BTreeMap<ObjectKey, Awaiting>,
     proven: VecDeque<RetireProof>,
     later: HashMap<ObjectKey, Later>,
     publish_again: HashSet<ObjectKey>,
@@ -105,7 +105,7 @@ impl Drain {
             tasks: JoinSet::new(),
             travelling: HashMap::new(),
             retiring: HashMap::new(),
-            awaiting: HashMap::new(),
+            awaiting: BTreeMap::new(),
             proven: VecDeque::new(),
             later: HashMap::new(),
             publish_again: HashSet::new(),
@@ -122,13 +122,17 @@ impl Drain {
         let mut tick = tokio::time::interval(self.settings.poll_period.get());
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
+            // In this order, so that a simulation's seed decides all there is to decide. What
+            // ended comes first: there are few, and each takes a while to come again.
             tokio::select! {
+                biased;
                 () = shutdown.wait() => break,
+                Some(ended) = self.tasks.join_next_with_id() => self.settle(ended),
                 _ = tick.tick() => tokio::select! {
+                    biased;
                     () = shutdown.wait() => break,
                     () = self.look() => {}
                 },
-                Some(ended) = self.tasks.join_next_with_id() => self.settle(ended),
             }
             self.start_more();
         }

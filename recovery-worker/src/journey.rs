@@ -7,8 +7,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use jiff::Timestamp;
 use spillway_publisher::LogGate;
+use spillway_runtime::outside;
 use spillway_runtime::tokens::TokenFile;
-use tokio::task::spawn_blocking;
 
 use crate::bucket::{Bucket, Listed};
 use crate::bucket_error::BucketError;
@@ -150,7 +150,7 @@ async fn open(
         }
         entitle(&plain?, &tokens, arrived)
     };
-    spawn_blocking(judge).await.map_err(|_| Postponed::Ended)
+    outside::blocking(judge).await.map_err(|_| Postponed::Ended)
 }
 
 async fn deliver(
@@ -227,5 +227,5 @@ fn is_young(parts: &Parts, object: &Listed) -> bool {
 /// Now, in ms since the Unix epoch.
 #[must_use]
 pub fn now_ms() -> i64 {
-    Timestamp::now().as_millisecond()
+    outside::wall_ms()
 }

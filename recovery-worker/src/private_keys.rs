@@ -122,6 +122,14 @@ impl KeyFolder {
         Ok(Self { folder: Arc::from(folder), current: Arc::new(RwLock::new(keys)) })
     }
 
+    /// These keys for ever, and no folder: for the simulation.
+    #[cfg(feature = "simulation")]
+    #[must_use]
+    pub fn fixed(keys: PrivateKeys) -> Self {
+        let current = Arc::new(RwLock::new(Arc::new(keys)));
+        Self { folder: Arc::from(Path::new("")), current }
+    }
+
     #[must_use]
     pub fn current(&self) -> Arc<PrivateKeys> {
         Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner))

@@ -7,6 +7,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use async_trait::async_trait;
 use rdkafka::ClientConfig;
 use rdkafka::config::FromClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -43,10 +44,19 @@ pub enum Passed {
 }
 
 impl GroupProgress {
-    #[cfg(test)]
-    pub(crate) fn of(places: &[(Option<i64>, i64)]) -> Self {
+    /// What the group committed and where the log ends, partition by partition.
+    #[cfg(any(test, feature = "simulation"))]
+    #[must_use]
+    pub fn of(places: &[(Option<i64>, i64)]) -> Self {
         let (committed, ends) = places.iter().copied().unzip();
         Self { committed, ends, cluster: None }
+    }
+
+    /// The same, of a cluster that has told its name.
+    #[cfg(feature = "simulation")]
+    #[must_use]
+    pub fn in_cluster(self, name: &str) -> Self {
+        Self { cluster: Some(name.to_owned()), ..self }
     }
 
     #[must_use]
@@ -103,9 +113,22 @@ pub enum WatchError {
     Secret(#[from] SecretFileError),
 }
 
-/// Reads the group's offsets; clones share one client.
+/// Where a reading comes from.
+#[async_trait]
+pub trait ReadProgress: Send + Sync {
+    /// One reading; ends within its own time-out.
+    async fn read(&self) -> Result<GroupProgress, ProgressError>;
+}
+
+/// Reads the group's offsets; clones share one source.
 #[derive(Clone)]
 pub struct GroupWatch {
+    source: Arc<dyn ReadProgress>,
+}
+
+/// Kafka itself.
+#[derive(Clone)]
+struct KafkaWatch {
     consumer: Arc<BaseConsumer>,
     partitions: u16,
     timeout: Duration,
@@ -124,15 +147,30 @@ impl GroupWatch {
             .set("enable.auto.commit", "false")
             .set("log_level", "3");
         let consumer = Arc::new(BaseConsumer::from_config(&config)?);
-        Ok(Self { consumer, partitions, timeout })
+        Ok(Self::of(Arc::new(KafkaWatch { consumer, partitions, timeout })))
+    }
+
+    /// Reads from this source.
+    #[must_use]
+    pub fn of(source: Arc<dyn ReadProgress>) -> Self {
+        Self { source }
     }
 
     /// Asks Kafka; ends within the time-out.
     pub async fn read(&self) -> Result<GroupProgress, ProgressError> {
+        self.source.read().await
+    }
+}
+
+#[async_trait]
+impl ReadProgress for KafkaWatch {
+    async fn read(&self) -> Result<GroupProgress, ProgressError> {
         let watch = self.clone();
         tokio::task::spawn_blocking(move || watch.ask()).await?
     }
+}
 
+impl KafkaWatch {
     fn ask(&self) -> Result<GroupProgress, ProgressError> {
         let until = Instant::now() + self.timeout;
         let remaining = || until.saturating_duration_since(Instant::now());

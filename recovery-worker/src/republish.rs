@@ -4,7 +4,7 @@
 //! Anything less is published again, from the start if need be: the consumer recognises what it
 //! has by its id. The record is the one the API would have made of the same frame.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use spillway_proto::kafka_record::{KafkaRecord, Lane};
@@ -12,6 +12,7 @@ use spillway_proto::partition::Partitioning;
 use spillway_publisher::{
     Hindrance, Outcome, Pending, PublishError, Publisher, Record, Refused, Repeat, wait_all,
 };
+use tokio::time::Instant;
 
 use crate::unseal::{FrameCause, FrameFault, Opened, OpenedBatch};
 

@@ -7,9 +7,11 @@
 //!
 //! Both name the content (etag) they are about: what replaced it meanwhile is left alone.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use aws_sdk_s3::Client;
 use spillway_proto::object_key::{ObjectKey, SPILL_PREFIX};
+use tokio::time::Instant;
 
 use crate::bucket::{Bucket, Listed};
 use crate::bucket_error::{BucketError, Operation};
@@ -160,9 +162,32 @@ async fn delete_content(
 }
 
 async fn delete_key(bucket: &Bucket, key: &str) -> Result<(), BucketError> {
-    let request = bucket.client().delete_object().bucket(bucket.name()).key(key);
-    match request.send().await.map_err(|error| BucketError::of(Operation::Delete, &error)) {
-        Ok(_) | Err(BucketError::Missing(_)) => Ok(()),
+    match bucket.objects().delete(Deletion { key }).await {
+        Ok(()) | Err(BucketError::Missing(_)) => Ok(()),
         Err(error) => Err(error),
     }
+}
+
+/// The order to delete a key. Nobody else can give one.
+#[derive(Debug)]
+pub struct Deletion<'a> {
+    key: &'a str,
+}
+
+impl Deletion<'_> {
+    #[must_use]
+    pub fn key(&self) -> &str {
+        self.key
+    }
+}
+
+/// Deletes in S3 itself.
+pub(crate) async fn carry_out(
+    client: &Client,
+    bucket: &str,
+    deletion: Deletion<'_>,
+) -> Result<(), BucketError> {
+    let request = client.delete_object().bucket(bucket).key(deletion.key);
+    request.send().await.map_err(|error| BucketError::of(Operation::Delete, &error))?;
+    Ok(())
 }

@@ -6,6 +6,10 @@ use std::process::Command;
 
 use spillway_testkit::{StackError, binaries, stack};
 
+mod simulate;
+
+use simulate::SimulateArgs;
+
 #[derive(Debug, clap::Subcommand)]
 pub enum Drill {
     /// The drills' names
@@ -35,6 +39,8 @@ pub enum Drill {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<String>,
     },
+    /// Agent, ingest-api and recovery-worker in simulated time, one seed a schedule (no servers)
+    Simulate(SimulateArgs),
 }
 
 type Variables<'a> = &'a [(&'a str, String)];
@@ -53,6 +59,7 @@ pub fn run(drill: &Drill) -> Result<(), StackError> {
         ),
         Drill::Oracle { args } => oracle("run", args, None),
         Drill::Mutants { args } => oracle("mutants", args, Some(&mutated_programs()?)),
+        Drill::Simulate(args) => simulate::run(args),
     }
 }
 

@@ -10,6 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use spillway_proto::kafka_record::Lane;
 use spillway_proto::verdict::{Outcome, RejectedBatch};
+use spillway_runtime::outside;
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
@@ -19,7 +20,7 @@ use super::quarantine::Quarantine;
 use super::route::{Heard, Pressure, Route, Rules, State, Way};
 use super::s3_park::{ParkError, S3Park};
 use super::warm::Warmth;
-use super::{Parts, QUARANTINE_DIR, StartError, Stop};
+use super::{Parts, StartError, Stop};
 use crate::metrics::{RequestOutcome, Target};
 use crate::settings::Settings;
 use crate::spool::InHand;
@@ -43,10 +44,11 @@ pub struct Carrier {
 impl Carrier {
     pub async fn new(parts: Parts, stop: Stop) -> Result<Self, StartError> {
         let settings = Arc::clone(&parts.settings);
-        let (api, s3) = (IngestApi::new(&settings)?, S3Park::new(&settings)?);
-        let dir = settings.agent.state_dir.join(QUARANTINE_DIR);
-        let log = Arc::clone(&parts.log);
-        let opening = tokio::task::spawn_blocking(move || Quarantine::open(&dir, log));
+        let network = &*parts.network;
+        let api = IngestApi::over(network, &settings)?;
+        let s3 = S3Park::over(network, &settings)?;
+        let (folder, log) = (Arc::clone(&parts.quarantine), Arc::clone(&parts.log));
+        let opening = outside::blocking(move || Quarantine::open(folder, log));
         let quarantine = Arc::new(Mutex::new(opening.await?));
         Ok(Self {
             route: Mutex::new(Route::new(rules(&settings, s3.is_some()))),
@@ -123,6 +125,7 @@ impl Carrier {
         let frames: Vec<Bytes> = lot.iter().map(|batch| batch.frame().clone()).collect();
         let attempts = self.route().attempts();
         let told = tokio::select! {
+            biased;
             told = self.api.send(lane, &frames, attempts) => told,
             // Whether they arrived is not known: they are sent again after the next start.
             () = self.stop.now.cancelled() => return lot.into_iter().for_each(InHand::returned),
@@ -199,7 +202,7 @@ impl Carrier {
         let ids: Vec<_> = accepted.iter().map(InHand::id).collect();
         let log = Arc::clone(&self.parts.log);
         let telling = move || ids.iter().for_each(|id| log.accepted(id));
-        if tokio::task::spawn_blocking(telling).await.is_err() {
+        if outside::blocking(telling).await.is_err() {
             tracing::error!("the books could not be told what arrived; it is carried again");
         }
     }
@@ -219,6 +222,7 @@ impl Carrier {
         let frames: Vec<Bytes> = lot.iter().map(|batch| batch.frame().clone()).collect();
         let began = Instant::now();
         let put = tokio::select! {
+            biased;
             put = s3.park(&frames) => put,
             () = self.stop.now.cancelled() => return lot.into_iter().for_each(InHand::returned),
         };
@@ -270,6 +274,7 @@ impl Carrier {
     pub async fn end_warming(&self) {
         self.warming.close();
         tokio::select! {
+            biased;
             () = self.warming.wait() => {}
             () = self.stop.now.cancelled() => {}
         }
@@ -343,7 +348,7 @@ pub fn ms(duration: Duration) -> i64 {
 
 /// Between 0 and 1. Without randomness the spread is lost, not the pause.
 fn jitter() -> f64 {
-    f64::from(getrandom::u32().unwrap_or_default()) / f64::from(u32::MAX)
+    f64::from(outside::spread()) / f64::from(u32::MAX)
 }
 
 /// None of these is held over an await, and none is left half changed by a panic.

@@ -11,8 +11,10 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use super::http_client::Internet;
 use super::test_server::{Reply, Seen, TestServer, accepted, answer, problem};
 use super::{DeliveryStatus, Leftover, Parts, StartError, Stop, run};
+use crate::folder::RealFolder;
 use crate::identity::{CustodyLog, GivenUpReason};
 use crate::metrics::Metrics;
 use crate::settings::Settings;
@@ -95,6 +97,8 @@ impl Bench {
             status: Arc::clone(&status),
             api_health: context.health.register("ingest-api"),
             s3_health: context.health.register("s3"),
+            network: Arc::new(Internet),
+            quarantine: Arc::new(RealFolder::new(&dir.path().join(super::QUARANTINE_DIR))),
         };
         let running = tokio::spawn(run(parts, stop.clone()));
         Self { _dir: dir, spool: opened.spool, books, log, metrics, status, stop, running }
@@ -110,7 +114,7 @@ impl Bench {
     async fn until(&self, is: impl FnMut(&SpoolTotals) -> bool) {
         let mut changes = self.spool.changes();
         let come = tokio::time::timeout(PATIENCE, changes.wait_for(is)).await;
-        come.expect("it did not happen").unwrap();
+        come.expect("it did not happen");
     }
 
     async fn empty(&self) {

@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use async_trait::async_trait;
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response, StatusCode, Uri};
 use http_body_util::{BodyExt as _, Full, Limited};
@@ -38,7 +39,8 @@ const IDLE_MAX: usize = 4;
 const IDLE_TIMEOUT: Duration = Duration::from_secs(45);
 const KEEPALIVE: Duration = Duration::from_secs(30);
 
-type BoxError = Box<dyn Error + Send + Sync>;
+/// Whatever a transport says.
+pub type BoxError = Box<dyn Error + Send + Sync>;
 type BoxFuture<T> = Pin<Box<dyn Future<Output = Result<T, BoxError>> + Send>>;
 type Tcp = HttpConnector<Remembering>;
 type Secured<C> = Deadlined<HttpsConnector<C>>;
@@ -62,9 +64,9 @@ pub enum BuildError {
 #[derive(Debug, thiserror::Error)]
 pub enum Unanswered {
     #[error("no connection")]
-    NotSent(#[source] ClientError),
+    NotSent(#[source] BoxError),
     #[error("the connection broke")]
-    Broken(#[source] ClientError),
+    Broken(#[source] BoxError),
     #[error("the answer broke off, or is too long")]
     Answer(#[source] BoxError),
     #[error("no answer within {0:?}")]
@@ -95,15 +97,65 @@ pub struct Wanted<'a> {
     pub connect_timeout: Duration,
 }
 
-/// A client with its connections.
+/// What gives a way out its connections.
+pub trait Network: Send + Sync {
+    /// # Errors
+    /// [`BuildError`], never because of a server.
+    fn client(&self, wanted: Wanted<'_>) -> Result<HttpClient, BuildError>;
+}
+
+/// The network of this host.
+#[derive(Clone, Copy, Debug)]
+pub struct Internet;
+
+impl Network for Internet {
+    fn client(&self, wanted: Wanted<'_>) -> Result<HttpClient, BuildError> {
+        Ok(HttpClient::of(Arc::new(Connections::build(wanted)?)))
+    }
+}
+
+/// What carries a request there and its answer back. It may take for ever.
+#[async_trait]
+pub trait Exchange: Send + Sync {
+    async fn exchange(
+        &self,
+        request: Request<Full<Bytes>>,
+        body_bytes_max: usize,
+    ) -> Result<Answer, Unanswered>;
+}
+
+/// A client; clones share its connections.
 #[derive(Clone)]
-pub enum HttpClient {
+pub struct HttpClient {
+    exchange: Arc<dyn Exchange>,
+}
+
+impl HttpClient {
+    #[must_use]
+    pub fn of(exchange: Arc<dyn Exchange>) -> Self {
+        Self { exchange }
+    }
+
+    /// Sends a request and reads the answer, at most `body_bytes_max` of it, within `limit`.
+    pub async fn send(
+        &self,
+        request: Request<Full<Bytes>>,
+        limit: Duration,
+        body_bytes_max: usize,
+    ) -> Result<Answer, Unanswered> {
+        let exchange = self.exchange.exchange(request, body_bytes_max);
+        within(limit, exchange).await.unwrap_or(Err(Unanswered::Late(limit)))
+    }
+}
+
+/// Connections kept open by hyper.
+enum Connections {
     Straight(Client<Secured<Tcp>, Full<Bytes>>),
     Proxied(Client<Secured<Tunnel<Tcp>>, Full<Bytes>>),
 }
 
-impl HttpClient {
-    pub fn build(wanted: Wanted<'_>) -> Result<Self, BuildError> {
+impl Connections {
+    fn build(wanted: Wanted<'_>) -> Result<Self, BuildError> {
         let tls = tls(wanted)?;
         let mut tcp = HttpConnector::new_with_resolver(Remembering::default());
         tcp.enforce_http(false);
@@ -117,30 +169,31 @@ impl HttpClient {
         let tunnel = Tunnel::new(uri, tcp);
         Ok(Self::Proxied(client(secured(tls, tunnel, wanted.connect_timeout))))
     }
+}
 
-    /// Sends a request and reads the answer, at most `body_bytes_max` of it, within `limit`.
-    pub async fn send(
+#[async_trait]
+impl Exchange for Connections {
+    async fn exchange(
         &self,
         request: Request<Full<Bytes>>,
-        limit: Duration,
         body_bytes_max: usize,
     ) -> Result<Answer, Unanswered> {
-        let exchange = async {
-            let sent = match self {
-                Self::Straight(client) => client.request(request).await,
-                Self::Proxied(client) => client.request(request).await,
-            };
-            let (head, body) = sent.map_err(unsent_or_broken).map(Response::into_parts)?;
-            let body = Limited::new(body, body_bytes_max).collect().await;
-            let body = body.map_err(Unanswered::Answer)?.to_bytes();
-            Ok(Answer { status: head.status, headers: head.headers, body })
+        let sent = match self {
+            Self::Straight(client) => client.request(request).await,
+            Self::Proxied(client) => client.request(request).await,
         };
-        within(limit, exchange).await.unwrap_or(Err(Unanswered::Late(limit)))
+        let (head, body) = sent.map_err(unsent_or_broken).map(Response::into_parts)?;
+        let body = Limited::new(body, body_bytes_max).collect().await;
+        let body = body.map_err(Unanswered::Answer)?.to_bytes();
+        Ok(Answer { status: head.status, headers: head.headers, body })
     }
 }
 
 fn unsent_or_broken(error: ClientError) -> Unanswered {
-    if error.is_connect() { Unanswered::NotSent(error) } else { Unanswered::Broken(error) }
+    match error.is_connect() {
+        true => Unanswered::NotSent(error.into()),
+        false => Unanswered::Broken(error.into()),
+    }
 }
 
 fn secured<C>(tls: ClientConfig, inner: C, limit: Duration) -> Secured<C> {

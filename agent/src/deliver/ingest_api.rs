@@ -5,7 +5,7 @@
 //! may say means "later".
 
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::header::{AUTHORIZATION, CONTENT_TYPE, DATE, RETRY_AFTER};
@@ -14,9 +14,11 @@ use http_body_util::Full;
 use serde::Deserialize;
 use spillway_proto::kafka_record::Lane;
 use spillway_proto::verdict::{BatchesAnswer, Outcome, Refusal, RejectedBatch};
+use spillway_runtime::outside;
+use tokio::time::Instant;
 
 use super::StartError;
-use super::http_client::{Answer, HttpClient, Unanswered, Wanted};
+use super::http_client::{Answer, HttpClient, Internet, Network, Unanswered, Wanted};
 use super::status::now_ms;
 use crate::settings::Settings;
 
@@ -74,10 +76,15 @@ struct Endpoint {
 
 impl IngestApi {
     pub fn new(settings: &Settings) -> Result<Self, StartError> {
+        Self::over(&Internet, settings)
+    }
+
+    /// The servers that this network reaches.
+    pub fn over(network: &dyn Network, settings: &Settings) -> Result<Self, StartError> {
         let deliver = &settings.deliver;
         let endpoints: Result<Vec<_>, _> = deliver.endpoints.iter().map(|e| endpoint(e)).collect();
         let endpoints = endpoints?;
-        let client = HttpClient::build(Wanted {
+        let client = network.client(Wanted {
             tls: endpoints.iter().any(|endpoint| endpoint.batches.scheme_str() == Some("https")),
             ca_file: deliver.ca_file.as_deref(),
             proxy: deliver.proxy.as_deref().filter(|proxy| !proxy.is_empty()),
@@ -87,7 +94,7 @@ impl IngestApi {
         let mut authorization = HeaderValue::try_from(bearer).map_err(|_| StartError::Token)?;
         authorization.set_sensitive(true);
         // Agents start at different servers, or all would lean on the first.
-        let spread = getrandom::u32().unwrap_or_default() as usize;
+        let spread = outside::spread() as usize;
         Ok(Self {
             client,
             current: AtomicUsize::new(spread.checked_rem(endpoints.len()).unwrap_or_default()),

@@ -48,16 +48,13 @@ pub async fn serve(carrier: Arc<Carrier>, lane: Lane) {
         if draining && is_drained(&carrier).await {
             return;
         }
+        // In this order, so that a simulation's seed decides all there is to decide.
         tokio::select! {
-            changed = changes.changed() => {
-                // The spool's thread is gone: nothing will ever come again.
-                if changed.is_err() {
-                    return;
-                }
-            }
-            () = tokio::time::sleep_until(until) => {}
-            () = carrier.stop.drain.cancelled(), if !draining => {}
+            biased;
             () = carrier.stop.now.cancelled() => return,
+            () = carrier.stop.drain.cancelled(), if !draining => {}
+            () = changes.changed() => {}
+            () = tokio::time::sleep_until(until) => {}
         }
     }
 }

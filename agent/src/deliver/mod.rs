@@ -16,7 +16,9 @@ use spillway_proto::kafka_record::Lane;
 use spillway_runtime::admin::DependencyProbe;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
+use crate::folder::Folder;
 use crate::identity::CustodyLog;
 use crate::metrics::Metrics;
 use crate::settings::Settings;
@@ -24,7 +26,7 @@ use crate::spool::Spool;
 
 mod route;
 mod pace;
-mod http_client;
+pub mod http_client;
 mod ingest_api;
 mod seal;
 mod s3_park;
@@ -46,9 +48,10 @@ pub use self::s3_park::{ParkError, S3Park};
 pub use self::status::{DeliverySnapshot, DeliveryStatus};
 
 use self::carry::Carrier;
+use self::http_client::Network;
 
 /// Where refused batches lie, in the state directory.
-const QUARANTINE_DIR: &str = "quarantine";
+pub const QUARANTINE_DIR: &str = "quarantine";
 
 /// What delivery is made of.
 pub struct Parts {
@@ -59,6 +62,9 @@ pub struct Parts {
     pub status: Arc<DeliveryStatus>,
     pub api_health: DependencyProbe,
     pub s3_health: DependencyProbe,
+    pub network: Arc<dyn Network>,
+    /// Where refused batches lie.
+    pub quarantine: Arc<dyn Folder>,
 }
 
 /// How delivery ends: `drain` asks it to send what there is and stop, `now` to stop.
@@ -104,7 +110,8 @@ pub async fn run(parts: Parts, stop: Stop) -> Result<Leftover, StartError> {
         lanes.spawn(lanes::serve(Arc::clone(&carrier), Lane::Live));
     }
     lanes.spawn(lanes::serve(Arc::clone(&carrier), Lane::Backlog));
-    let second_try = tokio::spawn(lanes::try_quarantine(Arc::clone(&carrier)));
+    let second_try =
+        AbortOnDropHandle::new(tokio::spawn(lanes::try_quarantine(Arc::clone(&carrier))));
     let mut ended = Ok(());
     while let Some(lane) = lanes.join_next().await {
         ended = ended.and(lane);

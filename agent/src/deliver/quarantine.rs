@@ -10,9 +10,8 @@
 //! ```
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::io;
 use std::sync::Arc;
-use std::{fs, io};
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -20,7 +19,7 @@ use spillway_proto::BatchId;
 use spillway_proto::verdict::Refusal;
 use uuid::Uuid;
 
-use crate::durable;
+use crate::folder::Folder;
 use crate::identity::{CustodyLog, GivenUp, GivenUpReason};
 
 /// What may lie in quarantine: enough to study, nothing that fills a disk.
@@ -28,7 +27,6 @@ const BYTES_MAX: u64 = 16 * 1024 * 1024;
 const BATCHES_MAX: usize = 256;
 const NOTE_BYTES_MAX: u64 = 64 * 1024;
 const ERROR_CHARS_MAX: usize = 1_000;
-const DIR_MODE: u32 = 0o700;
 
 /// What is known of a refused batch.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -80,26 +78,28 @@ pub struct RefusedBatch {
 
 /// The quarantine directory. All calls block.
 pub struct Quarantine {
-    dir: PathBuf,
+    folder: Arc<dyn Folder>,
     notes: BTreeMap<Name, Note>,
     log: Arc<dyn CustodyLog>,
 }
 
 impl Quarantine {
     /// Reads the notes that are there. What can't be read is left alone.
-    pub fn open(dir: &Path, log: Arc<dyn CustodyLog>) -> Self {
+    pub fn open(folder: Arc<dyn Folder>, log: Arc<dyn CustodyLog>) -> Self {
         let mut notes = BTreeMap::new();
-        let names = fs::read_dir(dir).into_iter().flatten().flatten();
-        let paths = names.map(|entry| entry.path());
-        for path in paths.filter(|path| path.extension().is_some_and(|kind| kind == "json")) {
-            match read_note(&path) {
+        let names = folder.names().unwrap_or_else(|error| {
+            tracing::warn!(%error, "the quarantine can't be listed");
+            Vec::new()
+        });
+        for name in names.iter().filter(|name| name.ends_with(".json")) {
+            match read_note(&*folder, name) {
                 Ok(note) => {
                     notes.insert(note.name(), note);
                 }
-                Err(error) => tracing::warn!(?path, %error, "a note in quarantine can't be read"),
+                Err(error) => tracing::warn!(name, %error, "a note in quarantine can't be read"),
             }
         }
-        Self { dir: dir.to_owned(), notes, log }
+        Self { folder, notes, log }
     }
 
     /// Takes a batch in; older ones make room, undeclared ones through the log.
@@ -119,8 +119,7 @@ impl Quarantine {
             frame_bytes: batch.frame.len() as u64,
         };
         self.make_room(note.frame_bytes);
-        durable::make_dir(&self.dir, DIR_MODE)?;
-        durable::replace(&self.dir, &frame_name(note.name()), &batch.frame)?;
+        self.folder.replace(&frame_name(note.name()), &batch.frame)?;
         self.write_note(&note)?;
         self.notes.insert(note.name(), note);
         Ok(())
@@ -136,7 +135,7 @@ impl Quarantine {
     }
 
     pub fn frame(&self, note: &Note) -> io::Result<Bytes> {
-        Ok(fs::read(self.dir.join(frame_name(note.name())))?.into())
+        Ok(self.folder.read(&frame_name(note.name()), BYTES_MAX)?.into())
     }
 
     /// It was taken after all.
@@ -146,7 +145,10 @@ impl Quarantine {
 
     /// It was refused again, or can't be read any more: it will not come.
     pub fn declare(&mut self, note: &Note) {
-        self.log.given_up(note.given_up());
+        if let Err(error) = self.log.given_up(note.given_up()) {
+            tracing::warn!(%error, "a refused batch can't be declared durably; tried again later");
+            return;
+        }
         let note = Note { declared: true, ..note.clone() };
         if let Err(error) = self.write_note(&note) {
             // After a restart it is tried and declared again: harmless.
@@ -164,7 +166,8 @@ impl Quarantine {
             let by_worth = |note: &&Note| (!note.declared, note.refused_at_ms);
             let Some(oldest) = self.notes.values().min_by_key(by_worth).cloned() else { return };
             if !oldest.declared {
-                self.log.given_up(oldest.given_up());
+                // The room is needed; what could not be noted is still told by this run.
+                let _owed_in_memory = self.log.given_up(oldest.given_up()).is_err();
             }
             self.remove(oldest.name());
         }
@@ -173,15 +176,15 @@ impl Quarantine {
     /// The note goes last: without it, the frame is only a file.
     fn remove(&mut self, name: Name) {
         self.notes.remove(&name);
-        for path in [frame_name(name), note_name(name)].map(|file| self.dir.join(file)) {
-            if let Err(error) = durable::remove(&path) {
-                tracing::warn!(?path, %error, "a file in quarantine can't be removed");
+        for name in [frame_name(name), note_name(name)] {
+            if let Err(error) = self.folder.remove(&name) {
+                tracing::warn!(name, %error, "a file in quarantine can't be removed");
             }
         }
     }
 
     fn write_note(&self, note: &Note) -> io::Result<()> {
-        durable::replace(&self.dir, &note_name(note.name()), &serde_json::to_vec(note)?)
+        self.folder.replace(&note_name(note.name()), &serde_json::to_vec(note)?)
     }
 }
 
@@ -193,11 +196,8 @@ fn note_name((epoch, seq): Name) -> String {
     format!("{epoch}-{seq}.json")
 }
 
-fn read_note(path: &Path) -> io::Result<Note> {
-    if fs::metadata(path)?.len() > NOTE_BYTES_MAX {
-        return Err(io::ErrorKind::FileTooLarge.into());
-    }
-    Ok(serde_json::from_slice(&fs::read(path)?)?)
+fn read_note(folder: &dyn Folder, name: &str) -> io::Result<Note> {
+    Ok(serde_json::from_slice(&folder.read(name, NOTE_BYTES_MAX)?)?)
 }
 
 #[cfg(test)]

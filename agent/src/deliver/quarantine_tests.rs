@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::durable::test_steps::{self, Fault};
+use crate::folder::RealFolder;
 use crate::spool::test_books::Books;
 
 const HOUR_MS: i64 = 3_600_000;
@@ -18,7 +19,8 @@ fn batch(seq: u64, bytes: usize) -> RefusedBatch {
 
 fn open(dir: &tempfile::TempDir) -> (Quarantine, Arc<Books>) {
     let books = Arc::new(Books::default());
-    (Quarantine::open(&dir.path().join("q"), Arc::clone(&books) as _), books)
+    let folder = Arc::new(RealFolder::new(&dir.path().join("q")));
+    (Quarantine::open(folder, Arc::clone(&books) as _), books)
 }
 
 #[test]

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use spillway_proto::kafka_record::Lane;
 use spillway_proto::verdict::{Outcome, RejectedBatch};
+use spillway_runtime::outside;
 
 use super::carry::{Carrier, lock, ms};
 use super::ingest_api::Refused;
@@ -47,7 +48,7 @@ impl Carrier {
         work: impl FnOnce(&mut Quarantine) -> T + Send + 'static,
     ) -> Option<T> {
         let quarantine = Arc::clone(&self.quarantine);
-        tokio::task::spawn_blocking(move || work(&mut lock(&quarantine))).await.ok()
+        outside::blocking(move || work(&mut lock(&quarantine))).await.ok()
     }
 
     /// Tries the oldest batch in quarantine once more, if it is due and the API works.

@@ -22,7 +22,7 @@ use http_body_util::Full;
 use spillway_proto::object_key::ObjectKey;
 
 use super::StartError;
-use super::http_client::{Answer, HttpClient, Unanswered, Wanted};
+use super::http_client::{Answer, HttpClient, Internet, Network, Unanswered, Wanted};
 use super::ingest_api::{retry_after, server_date_ms};
 use super::seal::{SealError, Sealed, Sealer};
 use super::status::now_ms;
@@ -96,13 +96,18 @@ pub struct S3Park {
 impl S3Park {
     /// `None` if there is no such way.
     pub fn new(settings: &Settings) -> Result<Option<Self>, StartError> {
+        Self::over(&Internet, settings)
+    }
+
+    /// The same, over this network.
+    pub fn over(network: &dyn Network, settings: &Settings) -> Result<Option<Self>, StartError> {
         let spill = &settings.spill;
         if !spill.enabled {
             return Ok(None);
         }
         let token = settings.agent.token.clone();
         let sealer = Sealer::new(&spill.public_key, &spill.key_id, token)?;
-        let client = HttpClient::build(Wanted {
+        let client = network.client(Wanted {
             tls: spill.endpoint.starts_with("https:"),
             ca_file: spill.ca_file.as_deref(),
             proxy: None,

@@ -11,6 +11,7 @@ use hpke::kem::X25519HkdfSha256;
 use hpke::{Deserializable as _, Kem, OpModeS, Serializable as _};
 use spillway_proto::object_key::ObjectKey;
 use spillway_proto::sealed_object::{ClearHeader, HPKE_INFO, KeyId, Payload, SealedError};
+use spillway_runtime::outside;
 use spillway_runtime::settings::Secret;
 
 type PublicKey = <X25519HkdfSha256 as Kem>::PublicKey;
@@ -68,7 +69,7 @@ impl Sealer {
     /// Seals frames under a new random name.
     pub fn seal(&self, frames: &[Bytes]) -> Result<Sealed, SealError> {
         let mut random = [0; 16];
-        getrandom::fill(&mut random).map_err(|_| SealError::Randomness)?;
+        outside::fill(&mut random).map_err(|_| SealError::Randomness)?;
         let key = ObjectKey::from_random(u128::from_le_bytes(random));
         let mut body = BytesMut::with_capacity(frames.iter().map(Bytes::len).sum());
         frames.iter().for_each(|frame| body.extend_from_slice(frame));

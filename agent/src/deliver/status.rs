@@ -104,5 +104,5 @@ impl DeliveryStatus {
 
 /// The wall clock.
 pub(super) fn now_ms() -> i64 {
-    jiff::Timestamp::now().as_millisecond()
+    spillway_runtime::outside::wall_ms()
 }

@@ -1,5 +1,7 @@
 //! What a batch's custodian (spool, deliver) tells the agent's books.
 
+use std::io;
+
 use spillway_proto::BatchId;
 use uuid::Uuid;
 
@@ -10,9 +12,12 @@ pub trait CustodyLog: Send + Sync {
     fn accepted(&self, id: &BatchId);
 
     /// The agent will never send this range. Noted durably before this returns, so it must be
-    /// said before the bytes are removed; saying it again for the same range is harmless. Where
-    /// the disk does not take the note, memory keeps it until a later one is written. Blocks.
-    fn given_up(&self, given_up: GivenUp);
+    /// said before the bytes are removed; saying it again for the same range is harmless. Blocks.
+    ///
+    /// # Errors
+    /// It is owed and carried from now on, but a restart would not know of it: whoever still has
+    /// the bytes keeps them.
+    fn given_up(&self, given_up: GivenUp) -> io::Result<()>;
 }
 
 /// A range of batches of one epoch that will not come.

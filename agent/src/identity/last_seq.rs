@@ -9,37 +9,39 @@
 //! file: slot for even seqs | slot for odd seqs                              (little endian)
 //! ```
 
-use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use uuid::Uuid;
 
-use crate::durable;
+use crate::folder::Folder;
 
 const NAME: &str = "last_seq";
 const MAGIC: &[u8; 4] = b"SPWN";
 const VERSION: u32 = 1;
 const SLOT_BYTES: usize = 64;
+/// Two slots; a longer file is damaged, and its slots are read all the same.
+const FILE_BYTES_MAX: u64 = 64 * 1024;
 /// What the crc covers: magic, version, epoch, seq.
 const COVERED_BYTES: usize = 4 + 4 + 16 + 8;
 
-/// The open file. After a failed write it is made anew rather than written again: what a failed
-/// fsync left in the page cache can't be trusted.
+/// The file. After a failed write it is made anew rather than written again: what a failed fsync
+/// left in the page cache can't be trusted.
 pub(super) struct LastSeq {
-    dir: PathBuf,
-    file: Option<File>,
+    folder: Arc<dyn Folder>,
+    /// Both slots, if they could be read.
+    found: Option<Vec<u8>>,
+    /// Whether the file may be written in place.
+    sound: bool,
 }
 
 impl LastSeq {
     /// Opens the file, made if missing.
-    pub(super) fn open(dir: &Path) -> io::Result<Self> {
-        let opened = File::options().read(true).write(true).open(dir.join(NAME));
-        match opened {
-            Ok(file) => Ok(Self { dir: dir.to_owned(), file: Some(file) }),
+    pub(super) fn open(folder: Arc<dyn Folder>) -> io::Result<Self> {
+        match folder.read(NAME, FILE_BYTES_MAX) {
+            Ok(bytes) => Ok(Self { folder, found: Some(bytes), sound: true }),
             Err(e) if e.kind() == io::ErrorKind::NotFound => {
-                let mut this = Self { dir: dir.to_owned(), file: None };
+                let mut this = Self { folder, found: None, sound: false };
                 this.make(&[0; 2 * SLOT_BYTES])?;
                 Ok(this)
             }
@@ -47,14 +49,10 @@ impl LastSeq {
         }
     }
 
-    /// The highest seq that was noted for `epoch`, or 0.
+    /// The highest seq that the file, as it was opened, had noted for `epoch`, or 0.
     pub(super) fn last_of(&self, epoch: Uuid) -> u64 {
-        let mut bytes = [0; 2 * SLOT_BYTES];
-        let read = self.file.as_ref().map(|file| file.read_exact_at(&mut bytes, 0));
-        if !matches!(read, Some(Ok(()))) {
-            return 0;
-        }
-        let noted = bytes.chunks_exact(SLOT_BYTES).filter_map(decode);
+        let slots = self.found.iter().flat_map(|bytes| bytes.chunks_exact(SLOT_BYTES));
+        let noted = slots.take(2).filter_map(decode);
         noted.filter(|(of, _)| *of == epoch).map(|(_, seq)| seq).max().unwrap_or(0)
     }
 
@@ -62,24 +60,19 @@ impl LastSeq {
     pub(super) fn write(&mut self, epoch: Uuid, seq: u64) -> io::Result<()> {
         let slot = encode(epoch, seq);
         let at = if seq.is_multiple_of(2) { 0 } else { SLOT_BYTES as u64 };
-        if let Some(file) = &self.file {
-            let written = durable::write(&slot, |slot| file.write_all_at(slot, at));
-            let synced = written.and_then(|()| durable::step()).and_then(|()| file.sync_data());
-            match synced {
+        if self.sound {
+            match self.folder.overwrite(NAME, &slot, at) {
                 Ok(()) => return Ok(()),
                 Err(cause) => tracing::warn!(%cause, "last_seq can't be written; made anew"),
             }
         }
-        let mut both = [slot; 2].concat();
-        both.truncate(2 * SLOT_BYTES);
-        self.make(&both)
+        self.make(&[slot; 2].concat())
     }
 
     fn make(&mut self, content: &[u8]) -> io::Result<()> {
-        self.file = None;
-        durable::replace(&self.dir, NAME, content)?;
-        let file = File::options().read(true).write(true).open(self.dir.join(NAME))?;
-        self.file = Some(file);
+        self.sound = false;
+        self.folder.replace(NAME, content)?;
+        self.sound = true;
         Ok(())
     }
 }
@@ -113,12 +106,17 @@ fn decode(slot: &[u8]) -> Option<(Uuid, u64)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::folder::RealFolder;
+
+    fn open(dir: &tempfile::TempDir) -> io::Result<LastSeq> {
+        LastSeq::open(Arc::new(RealFolder::new(dir.path())))
+    }
 
     #[test]
     fn a_slot_torn_at_any_byte_costs_that_slot_only() {
         let dir = tempfile::tempdir().unwrap();
         let epoch = Uuid::now_v7();
-        let mut note = LastSeq::open(dir.path()).unwrap();
+        let mut note = open(&dir).unwrap();
         note.write(epoch, 6).unwrap();
         note.write(epoch, 7).unwrap();
         let path = dir.path().join(NAME);
@@ -127,10 +125,10 @@ mod tests {
             let mut torn = whole.clone();
             torn[at] ^= 0x40;
             std::fs::write(&path, torn).unwrap();
-            assert_eq!(LastSeq::open(dir.path()).unwrap().last_of(epoch), 6, "byte {at}");
+            assert_eq!(open(&dir).unwrap().last_of(epoch), 6, "byte {at}");
         }
         std::fs::write(&path, &whole).unwrap();
-        let note = LastSeq::open(dir.path()).unwrap();
+        let note = open(&dir).unwrap();
         assert_eq!((note.last_of(epoch), note.last_of(Uuid::now_v7())), (7, 0));
     }
 
@@ -138,11 +136,11 @@ mod tests {
     fn a_cut_or_empty_file_is_nothing_noted_and_can_be_written() {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join(NAME), b"SPWN").unwrap();
-        let mut note = LastSeq::open(dir.path()).unwrap();
+        let mut note = open(&dir).unwrap();
         let epoch = Uuid::now_v7();
         assert_eq!(note.last_of(epoch), 0);
         note.write(epoch, 0).unwrap();
         note.write(epoch, 1).unwrap();
-        assert_eq!(LastSeq::open(dir.path()).unwrap().last_of(epoch), 1);
+        assert_eq!(open(&dir).unwrap().last_of(epoch), 1);
     }
 }

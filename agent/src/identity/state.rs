@@ -5,18 +5,22 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use spillway_proto::{Declaration, PreviousEpoch};
+use spillway_runtime::outside;
 use tracing::{error, warn};
 use uuid::Uuid;
 
 use super::{Binding, GivenUp, Ticket};
-use crate::durable;
+use crate::folder::Folder;
 
 const NAME: &str = "identity.json";
 const AGENT_ID: &str = "agent_id";
+/// More than all epochs and declarations that are remembered take.
+const STATE_BYTES_MAX: u64 = 4 * 1024 * 1024;
+/// An id has 36 characters; a longer file is none.
+const AGENT_ID_BYTES_MAX: u64 = 1_024;
 /// Epochs remembered. That many restarts, each with a batch made and none accepted, lose the
 /// oldest's last seq.
 const EPOCHS_MAX: usize = 64;
@@ -32,8 +36,6 @@ pub(super) struct State {
     /// All that was ever given up, by reason.
     #[serde(default)]
     ever: BTreeMap<String, Losses>,
-    #[serde(skip)]
-    dir: PathBuf,
     /// The newest epoch that lies on disk.
     #[serde(skip)]
     newest_saved: Option<Uuid>,
@@ -71,26 +73,20 @@ struct Owed {
 }
 
 impl State {
-    pub(super) fn new(dir: &Path) -> Self {
-        Self { dir: dir.to_owned(), ..Self::default() }
-    }
-
-    pub(super) fn load(dir: &Path) -> Self {
-        let read = match std::fs::read(dir.join(NAME)) {
+    pub(super) fn load(folder: &dyn Folder) -> Self {
+        let read = match folder.read(NAME, STATE_BYTES_MAX) {
             Ok(bytes) => serde_json::from_slice(&bytes).map_err(io::Error::from),
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(Self::default()),
             Err(cause) => Err(cause),
         };
-        let state = read.unwrap_or_else(|cause| {
+        read.unwrap_or_else(|cause| {
             error!(%cause, "{NAME} can't be read: what earlier epochs owed is not known any more");
             Self::default()
-        });
-        Self { dir: dir.to_owned(), ..state }
+        })
     }
 
-    pub(super) fn save(&mut self) -> io::Result<()> {
-        let bytes = serde_json::to_vec_pretty(self)?;
-        durable::replace(&self.dir, NAME, &bytes)?;
+    pub(super) fn save(&mut self, folder: &dyn Folder) -> io::Result<()> {
+        folder.replace(NAME, &serde_json::to_vec_pretty(self)?)?;
         self.newest_saved = self.newest();
         Ok(())
     }
@@ -236,16 +232,16 @@ impl State {
 }
 
 /// The agent's id, and whether it was made just now.
-pub(super) fn agent_id(dir: &Path) -> io::Result<(Uuid, bool)> {
-    match std::fs::read_to_string(dir.join(AGENT_ID)) {
-        Ok(text) => match text.trim().parse() {
+pub(super) fn agent_id(folder: &dyn Folder) -> io::Result<(Uuid, bool)> {
+    match folder.read(AGENT_ID, AGENT_ID_BYTES_MAX) {
+        Ok(text) => match Uuid::try_parse_ascii(text.trim_ascii()) {
             Ok(id) => return Ok((id, false)),
             Err(cause) => error!(%cause, "{AGENT_ID} holds no id: this agent begins anew"),
         },
         Err(e) if e.kind() == io::ErrorKind::NotFound => {}
         Err(cause) => return Err(cause),
     }
-    let id = Uuid::new_v4();
-    durable::replace(dir, AGENT_ID, format!("{id}\n").as_bytes())?;
+    let id = outside::uuid_v4();
+    folder.replace(AGENT_ID, format!("{id}\n").as_bytes())?;
     Ok((id, true))
 }

@@ -109,9 +109,9 @@ fn declarations_are_carried_over_restarts_until_a_carrier_was_accepted() {
     let first = open(dir.path());
     let (epoch, _) = first.position();
     (0..9).for_each(|_| drop(emit(&first)));
-    first.given_up(given_up(epoch, 2, 4));
-    first.given_up(given_up(epoch, 5, 5));
-    first.given_up(given_up(epoch, 3, 4));
+    first.given_up(given_up(epoch, 2, 4)).unwrap();
+    first.given_up(given_up(epoch, 5, 5)).unwrap();
+    first.given_up(given_up(epoch, 3, 4)).unwrap();
     let carried = emit(&first);
     assert_eq!(carried.declarations.len(), 1, "neighbours are one range");
     let of = Reason { reason: "spool-full" };
@@ -123,7 +123,7 @@ fn declarations_are_carried_over_restarts_until_a_carrier_was_accepted() {
     let told = carrier.declarations.first().unwrap();
     assert_eq!((told.epoch, told.first_seq, told.last_seq), (epoch, 2, 5));
     assert_eq!(told.reason, "spool-full");
-    second.given_up(given_up(epoch, 7, 7));
+    second.given_up(given_up(epoch, 7, 7)).unwrap();
     second.accepted(&carrier.id);
     let rest = emit(&second).declarations;
     assert_eq!(rest.len(), 1, "what came after the carrier still waits: {rest:?}");
@@ -136,7 +136,7 @@ fn what_an_epoch_of_another_environment_owes_is_told_there_alone() {
     let first = open(dir.path());
     emit(&first);
     let (epoch, _) = first.position();
-    first.given_up(given_up(epoch, 1, 1));
+    first.given_up(given_up(epoch, 1, 1)).unwrap();
     drop(first);
     let elsewhere = Binding { environment: "acme".to_owned(), host: "web-1".to_owned() };
     let second = open_as(dir.path(), elsewhere);

@@ -32,7 +32,7 @@ use serde::Serialize;
 use spillway_proto::BatchId;
 use spillway_proto::object_key::ObjectKey;
 use spillway_runtime::deadline::within;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::oneshot;
 use uuid::Uuid;
 
 use crate::durable;
@@ -44,13 +44,17 @@ mod disk;
 mod record;
 mod segment;
 mod recovery;
+mod reread;
 mod budget;
 mod index;
 mod store;
 mod write;
 mod take;
+mod board;
 mod thread;
 mod in_hand;
+#[cfg(feature = "simulation")]
+mod simulated;
 
 #[cfg(test)]
 pub(crate) mod test_books;
@@ -67,11 +71,15 @@ mod crash_points_tests;
 #[cfg(test)]
 mod spool_tests;
 
+pub use self::board::Changes;
+pub use self::disk::{Disk, DiskFile};
 pub use self::in_hand::InHand;
+#[cfg(feature = "simulation")]
+pub use self::simulated::SpoolTask;
 pub use self::take::Wish;
 
 use self::budget::Budget;
-use self::disk::{Disk, RealDisk};
+use self::disk::RealDisk;
 use self::index::Gate;
 use self::store::{Limits, Store};
 use self::thread::{Append, Note, Shared, Take};
@@ -304,7 +312,7 @@ impl Spool {
 
     /// What is in it at this moment.
     pub fn totals(&self) -> SpoolTotals {
-        *self.shared.totals.borrow()
+        self.shared.board.totals()
     }
 
     /// The same, once everything that was said of batches in hand is counted.
@@ -316,8 +324,8 @@ impl Spool {
     }
 
     /// Wakes whenever something came, went or was given back.
-    pub fn changes(&self) -> watch::Receiver<SpoolTotals> {
-        self.shared.totals.subscribe()
+    pub fn changes(&self) -> Changes {
+        self.shared.board.subscribe()
     }
 
     /// Ends the thread and lets go of the directory.

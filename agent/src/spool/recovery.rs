@@ -147,7 +147,7 @@ pub fn recover<D: Disk>(disk: &D) -> io::Result<Recovered> {
 
 /// Scans a segment and gives back the preallocated space behind its last record: recovered
 /// segments are never written again.
-fn read_segment<D: Disk>(disk: &D, name: SegmentName) -> io::Result<(Scan, u64)> {
+pub fn read_segment<D: Disk>(disk: &D, name: SegmentName) -> io::Result<(Scan, u64)> {
     let file = disk.open(&name.file_name())?;
     let size = file.bytes()?;
     let mut bytes = vec![0; usize::try_from(size).map_err(io::Error::other)?];
@@ -173,7 +173,7 @@ fn note_seq(highest: &mut BTreeMap<Uuid, u64>, id: &BatchId) {
     }
 }
 
-fn damaged_record(header: &Header) -> Option<GivenUp> {
+pub fn damaged_record(header: &Header) -> Option<GivenUp> {
     let BatchId::Sequenced { epoch, seq, .. } = header.id else { return None };
     Some(GivenUp {
         epoch,

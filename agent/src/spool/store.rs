@@ -52,6 +52,8 @@ pub struct Store<D: Disk> {
     /// The disk failed: memory takes what comes until then.
     pub(super) disk_rests_until_ms: i64,
     backlog_batches: u64,
+    /// When segments that could not be read are looked at again.
+    pub(super) unread_again_at_ms: i64,
 }
 
 impl<D: Disk> Store<D> {
@@ -79,6 +81,7 @@ impl<D: Disk> Store<D> {
             now_ms,
             disk_rests_until_ms: i64::MIN,
             backlog_batches: found.waiting.len() as u64,
+            unread_again_at_ms: now_ms,
         };
         for waiting in &found.waiting {
             store.index.insert(store.recovered_entry(waiting));
@@ -105,7 +108,7 @@ impl<D: Disk> Store<D> {
         Ok((store, seen))
     }
 
-    fn recovered_entry(&self, found: &recovery::Waiting) -> Entry {
+    pub(super) fn recovered_entry(&self, found: &recovery::Waiting) -> Entry {
         let oldest = self.now_ms - (self.limits.age_max_ms - GRACE_AFTER_START_MS).max(0);
         let gate = Gate::closed();
         gate.open();
@@ -141,8 +144,10 @@ impl<D: Disk> Store<D> {
                 .filter(|(_, entry)| entry.since_ms < oldest && !entry.in_hand)
                 .map(|(serial, _)| serial)
                 .collect();
-            self.give_up(&too_old, GivenUpReason::SpoolTooOld, log);
+            // What stays because its name can't be noted is as old at the next tick.
+            let _all_gone = self.give_up(&too_old, GivenUpReason::SpoolTooOld, log);
             self.move_memory_to_disk(log);
+            self.read_unread(log);
             self.sweep();
         }
         let live_since = self.live_since_ms();
@@ -150,24 +155,27 @@ impl<D: Disk> Store<D> {
         self.backlog_batches = backlog.count() as u64;
     }
 
-    /// Gives up these batches: their names first, then their bytes.
+    /// Gives up these batches: their names first, then their bytes. If a name can't be noted, the
+    /// bytes stay, and `false` says so.
     pub(super) fn give_up(
         &mut self,
         serials: &[Serial],
         reason: GivenUpReason,
         log: &Arc<dyn CustodyLog>,
-    ) {
+    ) -> bool {
         if serials.is_empty() {
-            return;
+            return true;
         }
         let lost = serials.iter().filter_map(|serial| self.index.get(*serial));
         let lost = lost.map(|entry| (entry.id, u64::from(entry.points)));
+        let mut noted = true;
         for range in as_ranges(lost, reason) {
-            log.given_up(range);
+            noted &= log.given_up(range).is_ok();
         }
-        for serial in serials {
-            self.forget(*serial);
+        if noted {
+            serials.iter().for_each(|serial| self.forget(*serial));
         }
+        noted
     }
 
     /// The batch is somewhere else now, or given up.

@@ -364,3 +364,40 @@ fn a_damaged_batch_is_named_at_every_start_until_the_books_have_it() {
     bench.store.tick(2_000, Some(&log));
     assert_eq!(bench.disk.file_count(), 0, "now its segment may go");
 }
+
+#[test]
+fn what_can_not_be_named_is_not_given_up() {
+    let mut bench = Bench::new();
+    assert!(!bench.append(1, 5_000).unwrap().volatile);
+    bench.books.broken.store(true, std::sync::atomic::Ordering::Relaxed);
+    bench.disk.fail_for_ever(Op::Read, ErrorKind::Other);
+    for _ in 0..10 {
+        assert!(bench.take(Lane::Live, 1).is_empty());
+        bench.store.now_ms += 1_000;
+    }
+    // Too old as well, and no room for others: its bytes stay all the same.
+    let log = Arc::clone(&bench.log);
+    bench.store.tick(25 * 3_600_000, Some(&log));
+    for seq in 2..=200 {
+        let _kept_or_refused = bench.append(seq, 20_000).is_ok();
+    }
+    bench.disk.heal();
+    let mut bench = bench.reopened();
+    assert!(bench.waiting().contains(&1));
+}
+
+#[test]
+fn a_segment_that_a_start_can_not_read_is_read_as_soon_as_it_can_be() {
+    let mut bench = Bench::new();
+    bench.append(1, 100).unwrap();
+    bench.append(2, 100).unwrap();
+    bench.disk.fail_for_ever(Op::Read, ErrorKind::Other);
+    let mut bench = bench.reopened();
+    assert_eq!(bench.found.batches, 0);
+    let log = Arc::clone(&bench.log);
+    bench.store.tick(1_000, Some(&log));
+    bench.disk.heal();
+    bench.store.tick(60_000, Some(&log));
+    assert_eq!(bench.waiting(), [1, 2]);
+    assert_eq!(bench.books.seqs(), Vec::<u64>::new());
+}

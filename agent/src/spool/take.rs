@@ -118,8 +118,11 @@ impl<D: Disk> Store<D> {
             entry.not_before_ms = again_at;
             return;
         }
-        self.metrics.spool_damaged_records.inc();
-        self.give_up(&[serial], GivenUpReason::SpoolDamaged, log);
+        if self.give_up(&[serial], GivenUpReason::SpoolDamaged, log) {
+            self.metrics.spool_damaged_records.inc();
+        } else if let Some(entry) = self.index.get_mut(serial) {
+            entry.not_before_ms = again_at;
+        }
     }
 
     /// Ends a custody. A batch that is not there any more (given up meanwhile) stays so.

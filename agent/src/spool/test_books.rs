@@ -1,6 +1,8 @@
 //! A custody log for tests.
 
+use std::io;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use spillway_proto::BatchId;
 use tokio::sync::watch;
@@ -15,6 +17,8 @@ pub struct Books {
     accepted: Mutex<Vec<BatchId>>,
     /// They lie on the same machine: without power, nothing is written down.
     machine: FakeDisk,
+    /// Nothing can be noted durably.
+    pub broken: AtomicBool,
 }
 
 impl CustodyLog for Books {
@@ -22,10 +26,12 @@ impl CustodyLog for Books {
         self.accepted.lock().unwrap().push(*id);
     }
 
-    fn given_up(&self, given_up: GivenUp) {
-        if !self.machine.is_dark() {
-            self.given_up.send_modify(|all| all.push(given_up));
+    fn given_up(&self, given_up: GivenUp) -> io::Result<()> {
+        if self.machine.is_dark() || self.broken.load(Ordering::Relaxed) {
+            return Err(io::ErrorKind::StorageFull.into());
         }
+        self.given_up.send_modify(|all| all.push(given_up));
+        Ok(())
     }
 }
 

@@ -8,11 +8,14 @@
 use std::fs::File;
 use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::Duration;
 
 use spillway_proto::object_key::ObjectKey;
+use spillway_runtime::outside;
 use tokio::sync::{Semaphore, SemaphorePermit, oneshot, watch};
+use tokio::time::Instant;
 
+use super::board::Board;
 use super::disk::Disk;
 use super::index::{Gate, Serial};
 use super::store::Store;
@@ -25,7 +28,7 @@ use crate::metrics::Metrics;
 /// Requests that may wait for the thread at once; more wait in line for a permit.
 const WAITING_MAX: usize = 64;
 /// How often the store's own duties are done.
-const TICK: Duration = Duration::from_secs(1);
+pub const TICK: Duration = Duration::from_secs(1);
 
 pub struct Append {
     pub incoming: Incoming,
@@ -60,6 +63,14 @@ pub struct Inbox {
 }
 
 impl Inbox {
+    /// Everything in it; that it is closed stays.
+    fn take(&mut self) -> Self {
+        let closed = self.closed;
+        let work = std::mem::take(self);
+        self.closed = closed;
+        work
+    }
+
     fn is_empty(&self) -> bool {
         self.appends.is_empty()
             && self.takes.is_empty()
@@ -75,8 +86,10 @@ impl Inbox {
 pub struct Shared {
     inbox: Mutex<Inbox>,
     wake: Condvar,
+    #[cfg(feature = "simulation")]
+    pub told: tokio::sync::Notify,
     permits: Semaphore,
-    pub totals: watch::Sender<SpoolTotals>,
+    pub board: Arc<Board>,
     pub ended: watch::Sender<bool>,
     pub metrics: Metrics,
 }
@@ -87,7 +100,9 @@ impl Shared {
             inbox: Mutex::default(),
             wake: Condvar::new(),
             permits: Semaphore::new(WAITING_MAX),
-            totals: watch::Sender::new(totals),
+            board: Board::new(totals),
+            #[cfg(feature = "simulation")]
+            told: tokio::sync::Notify::new(),
             ended: watch::Sender::new(false),
             metrics,
         }
@@ -101,6 +116,8 @@ impl Shared {
     pub fn put(&self, put: impl FnOnce(&mut Inbox)) {
         put(&mut self.lock());
         self.wake.notify_one();
+        #[cfg(feature = "simulation")]
+        self.told.notify_one();
     }
 
     /// Makes the thread look at the gates again and tell whoever waits for changes.
@@ -122,10 +139,13 @@ impl Shared {
     fn next(&self) -> Inbox {
         let waited = self.wake.wait_timeout_while(self.lock(), TICK, |inbox| inbox.is_empty());
         let (mut inbox, _) = waited.unwrap_or_else(PoisonError::into_inner);
-        let closed = inbox.closed;
-        let work = std::mem::take(&mut *inbox);
-        inbox.closed = closed;
-        work
+        inbox.take()
+    }
+
+    /// What there is to do at this moment.
+    #[cfg(feature = "simulation")]
+    pub fn work(&self) -> Inbox {
+        self.lock().take()
     }
 }
 
@@ -147,11 +167,7 @@ pub struct Clock {
 
 impl Clock {
     pub fn start() -> Self {
-        let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        Self {
-            wall_ms: i64::try_from(since.as_millis()).unwrap_or(i64::MAX),
-            started: Instant::now(),
-        }
+        Self { wall_ms: outside::wall_ms(), started: Instant::now() }
     }
 
     pub fn now_ms(&self) -> i64 {
@@ -172,56 +188,71 @@ where
 {
     let thread = std::thread::Builder::new().name("spool".to_owned());
     thread.spawn(move || {
-        Keeper { store, clock, shared: Arc::clone(&shared), log: None, ticked_ms: 0 }.run();
+        Keeper::new(store, clock, Arc::clone(&shared)).run();
         drop(lock);
         shared.ended.send_replace(true);
     })?;
     Ok(())
 }
 
-struct Keeper<D: Disk> {
+/// Who works on the store: alone, and on nothing else.
+pub struct Keeper<D: Disk> {
     store: Store<D>,
     clock: Clock,
-    shared: Arc<Shared>,
+    pub shared: Arc<Shared>,
     /// The books, once somebody has brought them.
     log: Option<Arc<dyn CustodyLog>>,
     ticked_ms: i64,
 }
 
 impl<D: Disk> Keeper<D> {
+    pub fn new(store: Store<D>, clock: Clock, shared: Arc<Shared>) -> Self {
+        Self { store, clock, shared, log: None, ticked_ms: 0 }
+    }
+
     fn run(mut self) {
         loop {
             let work = self.shared.next();
-            let (closed, idle) = (work.closed, work.is_empty());
-            let news = work.poked || !work.settled.is_empty() || !work.appends.is_empty();
-            let now_ms = self.clock.now_ms();
-            self.store.now_ms = now_ms;
-            for (serial, ending) in work.settled {
-                self.store.settle(serial, ending);
-            }
-            self.append(work.appends);
-            for note in work.notes {
-                self.note(note);
-            }
-            for take in work.takes {
-                self.take(take);
-            }
-            let due = now_ms - self.ticked_ms >= TICK.as_millis() as i64;
-            if due {
-                self.store.tick(now_ms, self.log.as_ref());
-                self.ticked_ms = now_ms;
-            }
-            if due || !idle {
-                self.publish(due || news);
-            }
-            for barrier in work.barriers {
-                let _nobody = barrier.send(()).is_err();
-            }
-            if closed {
-                self.store.close();
-                return;
+            if self.turn(work) {
+                return self.store.close();
             }
         }
+    }
+
+    /// Does what there is to do. Whether the spool is closed.
+    pub fn turn(&mut self, work: Inbox) -> bool {
+        let (closed, idle) = (work.closed, work.is_empty());
+        let news = work.poked || !work.settled.is_empty() || !work.appends.is_empty();
+        let now_ms = self.clock.now_ms();
+        self.store.now_ms = now_ms;
+        for (serial, ending) in work.settled {
+            self.store.settle(serial, ending);
+        }
+        self.append(work.appends);
+        for note in work.notes {
+            self.note(note);
+        }
+        for take in work.takes {
+            self.take(take);
+        }
+        let due = now_ms - self.ticked_ms >= TICK.as_millis() as i64;
+        if due {
+            self.store.tick(now_ms, self.log.as_ref());
+            self.ticked_ms = now_ms;
+        }
+        if due || !idle {
+            self.publish(due || news);
+        }
+        for barrier in work.barriers {
+            let _nobody = barrier.send(()).is_err();
+        }
+        closed
+    }
+
+    /// Puts what was noted in place where it survives a power cut as well.
+    #[cfg(feature = "simulation")]
+    pub fn close(self) {
+        self.store.close();
     }
 
     fn append(&mut self, appends: Vec<Append>) {
@@ -276,9 +307,6 @@ impl<D: Disk> Keeper<D> {
         metrics.spool_bytes.set(gauge(totals.bytes));
         metrics.spool_backlog_batches.set(gauge(totals.backlog_batches));
         metrics.oldest_in_spool_seconds.set(totals.oldest_age_ms as f64 / 1_000.0);
-        self.shared.totals.send_if_modified(|known| {
-            *known = totals;
-            news
-        });
+        self.shared.board.post(totals, news);
     }
 }

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use spillway_proto::object_key::ObjectKey;
+use spillway_runtime::outside;
 
 use super::budget::Full;
 use super::disk::Disk;
@@ -230,7 +231,7 @@ impl<D: Disk> Store<D> {
         let number = self.next_number;
         self.next_number += 1;
         let mut salt = [0; 4];
-        getrandom::fill(&mut salt).map_err(io::Error::other)?;
+        outside::fill(&mut salt).map_err(io::Error::other)?;
         let name = SegmentName { number, salt: u32::from_le_bytes(salt) };
         let file_name = name.file_name();
         let made = disk.create(&file_name, bytes);
@@ -266,9 +267,9 @@ impl<D: Disk> Store<D> {
             freed += self.segments.get(&oldest).map_or(0, |segment| segment.bytes);
             let serials = self.serials_in(oldest);
             tracing::warn!(batches = serials.len(), reason = %full, "giving up the oldest backlog");
-            self.give_up(&serials, GivenUpReason::SpoolFull, log);
-            if self.segments.contains_key(&oldest) {
-                // The file could not be removed, so no room was made.
+            let named = self.give_up(&serials, GivenUpReason::SpoolFull, log);
+            if !named || self.segments.contains_key(&oldest) {
+                // The file is still there, so no room was made.
                 return Err(full.into());
             }
         }
@@ -311,7 +312,10 @@ impl<D: Disk> Store<D> {
             let Some((oldest, _)) = oldest else {
                 return Err(Refused { record: incoming.record, reason, cause });
             };
-            self.give_up(&[oldest], reason, log);
+            if !self.give_up(&[oldest], reason, log) {
+                // One of the two goes, and neither can be noted: the newer one is worth more.
+                self.forget(oldest);
+            }
         }
         let place = Place::Memory(incoming.record.frame.clone());
         Ok(Stored { serial: self.index.insert(self.entry_of(incoming, place)), volatile: true })

@@ -7,10 +7,11 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use spillway_runtime::deadline;
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
 use crate::metrics::Metrics;
 use crate::settings::AdmissionSettings;

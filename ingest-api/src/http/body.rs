@@ -6,7 +6,7 @@ use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
 use http::header::CONTENT_LENGTH;
 use http_body_util::BodyExt;
-use hyper::body::{Body, Incoming};
+use hyper::body::Body;
 use spillway_runtime::deadline;
 use tokio::time::Instant;
 
@@ -14,6 +14,9 @@ use crate::settings::HttpSettings;
 
 /// Before the pace of a body is judged.
 const GRACE: Duration = Duration::from_secs(2);
+
+/// What a connection says of its end.
+pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// Why a body was not read to its end.
 #[derive(Debug, thiserror::Error)]
@@ -25,7 +28,7 @@ pub enum BodyError {
     #[error("the Content-Length is no number")]
     Length,
     #[error("the body broke off: {0}")]
-    Broken(#[from] hyper::Error),
+    Broken(#[source] BoxError),
 }
 
 /// What a body will need of memory: its stated length, or the limit when it states none.
@@ -45,7 +48,11 @@ pub fn bytes_needed(head: &HeaderMap, bytes_max: usize) -> Result<usize, BodyErr
 ///
 /// # Errors
 /// [`BodyError`]; what was read is gone.
-pub async fn read(mut body: Incoming, bounds: &HttpSettings) -> Result<Bytes, BodyError> {
+pub async fn read<B>(mut body: B, bounds: &HttpSettings) -> Result<Bytes, BodyError>
+where
+    B: Body<Data = Bytes> + Unpin,
+    B::Error: Into<BoxError>,
+{
     let bytes_max = bounds.body_bytes_max.as_usize();
     let stated = body.size_hint().exact().and_then(|bytes| usize::try_from(bytes).ok());
     let began = Instant::now();
@@ -59,7 +66,8 @@ pub async fn read(mut body: Incoming, bounds: &HttpSettings) -> Result<Bytes, Bo
         };
         let Some(frame) = frame else { break };
         // Trailers carry nothing of ours.
-        let Ok(chunk) = frame?.into_data() else { continue };
+        let frame = frame.map_err(|cause| BodyError::Broken(cause.into()))?;
+        let Ok(chunk) = frame.into_data() else { continue };
         bytes += chunk.len();
         if bytes > bytes_max {
             return Err(BodyError::TooLarge { bytes_max });

@@ -9,7 +9,7 @@ pub mod body;
 
 pub mod respond;
 
-mod route;
+pub mod route;
 
 pub mod tls;
 

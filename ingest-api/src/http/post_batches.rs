@@ -2,12 +2,14 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::HeaderMap;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use http::request::Request;
-use hyper::body::Incoming;
+use hyper::body::Body;
 use jiff::Timestamp;
 use spillway_proto::kafka_record::Lane;
+use spillway_runtime::outside;
 use tokio::time::Instant;
 
 use crate::app::App;
@@ -26,13 +28,17 @@ pub const HEADER_ATTEMPT: &str = "spillway-attempt";
 const CONTENT_TYPES: [&str; 2] = ["application/octet-stream", "application/vnd.spillway.frames"];
 
 /// Takes the batches of a request, or says why not.
-pub async fn handle(app: &App, request: Request<Incoming>) -> Result<Answer, Problem> {
+pub async fn handle<B>(app: &App, request: Request<B>) -> Result<Answer, Problem>
+where
+    B: Body<Data = Bytes> + Unpin,
+    B::Error: Into<body::BoxError>,
+{
     let (head, incoming) = request.into_parts();
     let within = app.settings.http.answer_within.get();
     let began = Instant::now();
 
     app.admission.open()?;
-    let caller = authenticate::caller(&app.tokens, &head.headers, Timestamp::now())?;
+    let caller = authenticate::caller(&app.tokens, &head.headers, now())?;
     let lane = kind(&head.headers)?;
     let needed = body::bytes_needed(&head.headers, app.settings.http.body_bytes_max.as_usize())?;
     let mut room = app.admission.room(&caller, needed, within).await?;
@@ -58,6 +64,10 @@ pub async fn handle(app: &App, request: Request<Incoming>) -> Result<Answer, Pro
     app.metrics.points_accepted.inc_by(acknowledged.points as u64);
     drop(room);
     Ok(respond::accepted(acknowledged, &caller))
+}
+
+fn now() -> Timestamp {
+    Timestamp::from_millisecond(outside::wall_ms()).unwrap_or(Timestamp::MIN)
 }
 
 /// The lane, of a body that is what this route takes.

@@ -16,6 +16,7 @@ use crate::authenticate::{Caller, Denied};
 use crate::http::body::BodyError;
 use crate::publish::{Acknowledged, NotAcknowledged};
 use crate::verify::BodyRefused;
+use spillway_runtime::outside::spread;
 use spillway_runtime::tokens::TokenError;
 
 /// An answer on its way to the socket.
@@ -276,7 +277,7 @@ pub fn problem(problem: &Problem, manner: Manner<'_>) -> Answer {
     let head = answer.headers_mut();
     match status {
         StatusCode::SERVICE_UNAVAILABLE => {
-            let seconds = retry_after(problem.id, manner.attempt, random());
+            let seconds = retry_after(problem.id, manner.attempt, spread());
             head.insert(RETRY_AFTER, HeaderValue::from(seconds));
             head.insert(CONNECTION, HeaderValue::from_static("close"));
         }
@@ -324,11 +325,6 @@ fn retry_after(id: ErrorId, attempt: u32, random: u32) -> u32 {
     let base = (first << attempt.min(8)).min(*RETRY_AFTER_S.end());
     let seconds = base / 2 + random % (base + 1);
     seconds.clamp(*RETRY_AFTER_S.start(), *RETRY_AFTER_S.end())
-}
-
-/// Without randomness from the system the spread is lost, not the answer.
-fn random() -> u32 {
-    getrandom::u32().unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -7,19 +7,21 @@ use std::pin::pin;
 use std::task::Poll;
 use std::time::Instant;
 
+use bytes::Bytes;
 use http::{Method, Request, StatusCode};
-use hyper::body::Incoming;
+use hyper::body::Body;
 
 use crate::app::App;
+use crate::http::body::BoxError;
 use crate::http::post_batches;
 use crate::http::respond::{self, Answer, ErrorId, Manner, Problem};
 
 /// The answer to a request; `last` closes the connection with it.
-pub async fn answer(
-    app: &App,
-    request: Request<Incoming>,
-    last: bool,
-) -> Result<Answer, Infallible> {
+pub async fn answer<B>(app: &App, request: Request<B>, last: bool) -> Result<Answer, Infallible>
+where
+    B: Body<Data = Bytes> + Unpin,
+    B::Error: Into<BoxError>,
+{
     let began = Instant::now();
     let attempt = post_batches::attempt(request.headers());
     let last = last || app.shutdown.requested();
@@ -45,7 +47,11 @@ const BATCHES: &str = "/v1/batches";
 const LIVEZ: &str = "/livez";
 const READYZ: &str = "/readyz";
 
-async fn dispatch(app: &App, request: Request<Incoming>) -> Result<Answer, Problem> {
+async fn dispatch<B>(app: &App, request: Request<B>) -> Result<Answer, Problem>
+where
+    B: Body<Data = Bytes> + Unpin,
+    B::Error: Into<BoxError>,
+{
     let (method, path) = (request.method().clone(), request.uri().path());
     match (method, path) {
         (Method::POST, BATCHES) => post_batches::handle(app, request).await,

@@ -10,10 +10,11 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use spillway_runtime::deadline;
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use crate::outcome::{Hindrance, Outcome};
 use crate::record::{Identity, Record};

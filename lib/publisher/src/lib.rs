@@ -22,6 +22,9 @@ mod report;
 
 mod outcome;
 
+#[cfg(feature = "simulation")]
+pub mod simulated;
+
 pub use in_flight::{JOINABLE_FOR, Pending, SETTLED_RECORDS_MAX, wait_all};
 pub use log_gate::LogGate;
 pub use outcome::{Hindrance, Outcome, Refused};

@@ -1,7 +1,7 @@
 //! The four ends of an attempt to publish, and which delivery report leads to which.
 //!
 //! This is where an acknowledgement becomes allowed: [`Outcome::Done`] is made in
-//! [`of_report`] and nowhere else, and its variant can't be built outside of this crate.
+//! [`of_code`] and nowhere else, and its variant can't be built outside of this crate.
 
 use rdkafka::error::KafkaError;
 use rdkafka::message::{DeliveryResult, Message};
@@ -73,14 +73,32 @@ pub(crate) fn of_report(
         Err((KafkaError::MessageProduction(code), message)) => (Some(*code), message),
         Err((_, message)) => (Some(RDKafkaErrorCode::Unknown), message),
     };
+    let place = Place { partition: message.partition(), offset: message.offset() };
+    of_code(code, topic, place, (bytes, batch_bytes_max))
+}
+
+/// Where a report says that a record is.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Place {
+    pub partition: i32,
+    pub offset: i64,
+}
+
+/// The same, of a report's parts: its error code, if any, and its place.
+pub(crate) fn of_code(
+    code: Option<RDKafkaErrorCode>,
+    topic: &'static str,
+    place: Place,
+    (bytes, batch_bytes_max): (usize, usize),
+) -> Outcome {
     // A repetition that Kafka recognised is stored, but its offset says nothing.
     let repeated = code == Some(RDKafkaErrorCode::DuplicateSequenceNumber);
     match code {
         Some(code) if !repeated => of_error(code, bytes, batch_bytes_max),
         _ => Outcome::Done {
             topic,
-            partition: u16::try_from(message.partition()).unwrap_or(u16::MAX),
-            offset: Some(message.offset()).filter(|offset| !repeated && *offset >= 0),
+            partition: u16::try_from(place.partition).unwrap_or(u16::MAX),
+            offset: Some(place.offset).filter(|offset| !repeated && *offset >= 0),
         },
     }
 }

@@ -10,7 +10,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, PoisonError, RwLock, Weak};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use prometheus_client::registry::Registry;
 use rdkafka::ClientConfig;
@@ -23,6 +23,7 @@ use spillway_proto::kafka_record::TOPIC_DEAD_LETTERS;
 use spillway_proto::limits::{DEAD_LETTER_BYTES_MAX, KAFKA_MESSAGE_BYTES_MAX};
 use spillway_runtime::backoff::Backoff;
 use spillway_runtime::settings::SecretFileError;
+use tokio::time::Instant;
 
 use crate::in_flight::{Delivery, Entry, InFlight, Pending};
 use crate::metrics::Metrics;
@@ -50,7 +51,7 @@ pub enum StartError {
 /// A producer and what it has in flight. Clones share both.
 #[derive(Clone)]
 pub struct Publisher {
-    inner: Arc<Inner>,
+    pub(crate) inner: Arc<Inner>,
 }
 
 impl std::fmt::Debug for Publisher {
@@ -59,13 +60,15 @@ impl std::fmt::Debug for Publisher {
     }
 }
 
-struct Inner {
-    settings: KafkaSettings,
-    config: ClientConfig,
-    reports: Arc<Reports>,
+pub(crate) struct Inner {
+    pub settings: KafkaSettings,
+    pub config: ClientConfig,
+    pub reports: Arc<Reports>,
     /// `None` while a new one is being made.
-    producer: RwLock<Option<Arc<ThreadedProducer<Context>>>>,
-    closed: AtomicBool,
+    pub producer: RwLock<Option<Arc<ThreadedProducer<Context>>>>,
+    pub closed: AtomicBool,
+    #[cfg(feature = "simulation")]
+    pub broker: Option<Arc<dyn crate::simulated::Broker>>,
 }
 
 impl Publisher {
@@ -85,6 +88,8 @@ impl Publisher {
             reports,
             producer: RwLock::new(Some(producer)),
             closed: AtomicBool::new(false),
+            #[cfg(feature = "simulation")]
+            broker: None,
         });
         let weak = Arc::downgrade(&inner);
         let thread = std::thread::Builder::new().name("kafka-rebuild".to_owned());
@@ -164,6 +169,10 @@ impl Inner {
     }
 
     fn send(&self, record: Record, delivery: Arc<Delivery>) -> Result<Pending, PublishError> {
+        #[cfg(feature = "simulation")]
+        if let Some(broker) = &self.broker {
+            return self.send_simulated(&**broker, record, delivery);
+        }
         let in_flight = &self.reports.in_flight;
         let Some(producer) = self.current() else {
             in_flight.withdraw(&delivery, Instant::now());
@@ -182,25 +191,21 @@ impl Inner {
             return Ok(InFlight::pending(delivery));
         };
         in_flight.withdraw(&delivery, Instant::now());
-        Err(self.refusal(error.rdkafka_error_code(), &producer, record))
+        let code = error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Unknown);
+        if code == RDKafkaErrorCode::Fatal {
+            producer.context().fatal();
+        }
+        Err(self.refusal(code, record))
     }
 
-    fn refusal(
-        &self,
-        code: Option<RDKafkaErrorCode>,
-        producer: &ThreadedProducer<Context>,
-        record: Record,
-    ) -> PublishError {
+    pub fn refusal(&self, code: RDKafkaErrorCode, record: Record) -> PublishError {
         let (topic, partition) = (record.topic, record.partition);
-        match code.unwrap_or(RDKafkaErrorCode::Unknown) {
+        match code {
             RDKafkaErrorCode::QueueFull => {
                 self.reports.metrics.queue_full.inc();
                 PublishError::QueueFull(Box::new(record))
             }
-            RDKafkaErrorCode::Fatal => {
-                producer.context().fatal();
-                PublishError::Rebuilding(Box::new(record))
-            }
+            RDKafkaErrorCode::Fatal => PublishError::Rebuilding(Box::new(record)),
             RDKafkaErrorCode::MessageSizeTooLarge => too_large(record),
             RDKafkaErrorCode::UnknownPartition | RDKafkaErrorCode::UnknownTopic => {
                 PublishError::NoSuchPartition { topic, partition, record: Box::new(record) }

@@ -4,7 +4,6 @@
 
 use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
-use std::time::Instant;
 
 use rdkafka::ClientContext;
 use rdkafka::Statistics;
@@ -13,6 +12,7 @@ use rdkafka::error::KafkaError;
 use rdkafka::message::DeliveryResult;
 use rdkafka::producer::ProducerContext;
 use rdkafka::types::RDKafkaErrorCode;
+use tokio::time::Instant;
 
 use crate::in_flight::{Delivery, InFlight};
 use crate::log_gate::LogGate;

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 
+use crate::outside;
+
 /// An endless row of pauses. How often to try at all is the caller's own named limit.
 #[derive(Debug)]
 pub struct Backoff {
@@ -23,6 +25,10 @@ impl Backoff {
             .with_factor(2.0)
             .with_jitter()
             .without_max_times();
+        let builder = match outside::jitter_seed() {
+            Some(seed) => builder.with_jitter_seed(seed),
+            None => builder,
+        };
         Self { builder, pauses: builder.build(), max }
     }
 

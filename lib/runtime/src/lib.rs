@@ -14,6 +14,8 @@ pub mod shutdown;
 
 pub mod admin;
 
+pub mod outside;
+
 pub mod deadline;
 
 pub mod backoff;

@@ -235,6 +235,12 @@ impl TokenFile {
         Self { file }
     }
 
+    /// These tokens for ever, and no file: for the simulation.
+    #[cfg(feature = "simulation")]
+    pub fn fixed(tokens: Tokens) -> Self {
+        Self { file: WatchedFile::fixed(tokens) }
+    }
+
     /// The last good version.
     pub fn current(&self) -> Result<Arc<Tokens>, Unavailable> {
         self.file.current().ok_or_else(|| Unavailable { cause: self.file.last_error() })

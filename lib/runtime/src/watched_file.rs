@@ -57,7 +57,14 @@ impl<V: Send + Sync + 'static> WatchedFile<V> {
         };
         watcher.look();
         let task = tokio::spawn(watcher.run(reload));
-        Self { current, last_error, _watch: Arc::new(EndOnDrop(task)) }
+        Self { current, last_error, _watch: Arc::new(EndOnDrop(Some(task))) }
+    }
+
+    /// One version for ever, and no file: for the simulation.
+    #[cfg(feature = "simulation")]
+    pub fn fixed(version: V) -> Self {
+        let (_, current) = watch::channel(Some(Arc::new(version)));
+        Self { current, last_error: Arc::default(), _watch: Arc::new(EndOnDrop(None)) }
     }
 
     /// The last good version; `None` when there never was one.
@@ -77,11 +84,13 @@ impl<V: Send + Sync + 'static> WatchedFile<V> {
 }
 
 #[derive(Debug)]
-struct EndOnDrop(tokio::task::JoinHandle<()>);
+struct EndOnDrop(Option<tokio::task::JoinHandle<()>>);
 
 impl Drop for EndOnDrop {
     fn drop(&mut self) {
-        self.0.abort();
+        if let Some(task) = &self.0 {
+            task.abort();
+        }
     }
 }
 

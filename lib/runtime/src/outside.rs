@@ -1,0 +1,92 @@
+//! What a program takes from outside without asking anybody: chance, the wall clock, and threads
+//! that may block. Everything else from outside (network, disk, broker, bucket) has a trait.
+//!
+//! Taken here and nowhere else by whatever runs in the simulation too (`sim/`): there, one seed
+//! decides all of it. In a shipped program each of these is the system's own; the feature
+//! `simulation` is never part of one.
+
+use tokio::task::JoinError;
+use uuid::Uuid;
+
+#[cfg(feature = "simulation")]
+mod simulated;
+
+#[cfg(feature = "simulation")]
+pub use simulated::Simulation;
+
+/// Fills `bytes` with randomness.
+///
+/// # Errors
+/// The system has none.
+pub fn fill(bytes: &mut [u8]) -> Result<(), getrandom::Error> {
+    #[cfg(feature = "simulation")]
+    if simulated::fill(bytes) {
+        return Ok(());
+    }
+    getrandom::fill(bytes)
+}
+
+/// A random number, for what is spread only: 0 if the system has no randomness.
+#[must_use]
+pub fn spread() -> u32 {
+    let mut bytes = [0; 4];
+    match fill(&mut bytes) {
+        Ok(()) => u32::from_le_bytes(bytes),
+        Err(_) => 0,
+    }
+}
+
+/// A random id.
+#[must_use]
+pub fn uuid_v4() -> Uuid {
+    #[cfg(feature = "simulation")]
+    if let Some(id) = simulated::uuid_v4() {
+        return id;
+    }
+    Uuid::new_v4()
+}
+
+/// An id that sorts by the time at which it was made.
+#[must_use]
+pub fn uuid_v7() -> Uuid {
+    #[cfg(feature = "simulation")]
+    if let Some(id) = simulated::uuid_v7() {
+        return id;
+    }
+    Uuid::now_v7()
+}
+
+/// The wall clock, in ms since the Unix epoch. People set it: only [`tokio::time::Instant`] tells
+/// how much time passed.
+#[must_use]
+pub fn wall_ms() -> i64 {
+    #[cfg(feature = "simulation")]
+    if let Some(now_ms) = simulated::wall_ms() {
+        return now_ms;
+    }
+    jiff::Timestamp::now().as_millisecond()
+}
+
+/// Does work that may block (a disk, a lot of arithmetic) where it holds nobody up.
+///
+/// # Errors
+/// The work panicked, or the runtime ends.
+pub async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, JoinError> {
+    #[cfg(feature = "simulation")]
+    if simulated::is_on() {
+        // A thread's end is an event that no seed decides.
+        return Ok(work());
+    }
+    tokio::task::spawn_blocking(work).await
+}
+
+/// The seed of pauses' jitter; `None`: a random one each time.
+pub(crate) fn jitter_seed() -> Option<u64> {
+    #[cfg(feature = "simulation")]
+    if simulated::is_on() {
+        return Some(u64::from(spread()));
+    }
+    None
+}
