@@ -16,6 +16,11 @@ pub enum Drill {
     Ls,
     /// Drills whose name contains FILTER (half a minute to three minutes each)
     Run { filter: String },
+    /// Every hop's program killed, and the agent's disk failed, at the 1st, 2nd, 3rd … system
+    /// call of each kind (about 5 minutes; needs strace)
+    CrashPoints,
+    /// Hostile requests, contents and objects under a memory limit (about 6 minutes)
+    Hostile,
     /// All of them, one after the other (about an hour)
     All,
     /// Two or three faults at a time, chosen by a seed, for some minutes (and one more to start
@@ -49,6 +54,8 @@ pub fn run(drill: &Drill) -> Result<(), StackError> {
     match drill {
         Drill::Ls => drills(&["--list"], &[]),
         Drill::Run { filter } => with_programs(&[filter], &[]),
+        Drill::CrashPoints => with_programs(&["crash_points"], &[]),
+        Drill::Hostile => with_programs(&["hostile"], &[]),
         Drill::All => with_programs(&[], &[]),
         Drill::Random { seed, minutes } => with_programs(
             &["f32_random_mix"],

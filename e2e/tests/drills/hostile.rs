@@ -40,11 +40,18 @@ struct Input {
     drip: Vec<u8>,
     statuses: &'static [u16],
     at_once: usize,
+    /// It is taken as a request, and its batches are refused by name.
+    rejected: bool,
 }
 
 impl Input {
     fn new(name: &'static str, statuses: &'static [u16], bytes: Vec<u8>) -> Self {
-        Self { name, bytes, drip: Vec::new(), statuses, at_once: AT_ONCE }
+        Self { name, bytes, drip: Vec::new(), statuses, at_once: AT_ONCE, rejected: false }
+    }
+
+    /// A 200 that says of each batch why it was not taken.
+    fn rejected(name: &'static str, bytes: Vec<u8>) -> Self {
+        Self { rejected: true, ..Self::new(name, &[200], bytes) }
     }
 
     fn dripping(self, drip: &[u8]) -> Self {
@@ -89,9 +96,22 @@ impl Stage {
         let lines = self.target.complaints();
         self.alone().await;
         self.target.forget_peak();
+        let rejected_before = self.rejected().await;
         let statuses = self.attack(&input).await;
+        let rejected = self.rejected().await - rejected_before;
+        assert!(
+            !input.rejected || rejected >= statuses.len() as f64,
+            "{}: {rejected} of {} were refused by name",
+            input.name,
+            statuses.len()
+        );
         let beside = self.neighbour.take();
         self.judge(input.name, &statuses, input.statuses, lines, &beside);
+    }
+
+    async fn rejected(&self) -> f64 {
+        let metrics = self.rig.metrics("ingest-api-0").await;
+        metrics.sum("spillway_ingest_batches_rejected_total")
     }
 
     /// The neighbour by himself.
@@ -160,14 +180,10 @@ fn compressed(token: &str) -> Vec<Input> {
         Input::new("gzip of 1 GiB of zeros", &[415], encoded("gzip")),
         Input::new("snappy that claims 4 GiB", &[415], encoded("snappy")),
         Input::new("layered encodings", &[415], encoded("gzip, zstd, gzip")),
-        Input::new("zstd of 10 GB of zeros", &[200], in_frame(frame_of_ten_gigabytes())),
-        Input::new("zstd with windowLog 31", &[200], in_frame(huge_window)),
-        Input::new("4 MiB of zeros in a kilobyte", &[200], in_frame(frame_of_zeros())),
-        Input::new(
-            "128 MiB of zeros in 32 kilobytes",
-            &[200],
-            in_frame(frame_of_zeros().repeat(32)),
-        ),
+        Input::rejected("zstd of 10 GB of zeros", in_frame(frame_of_ten_gigabytes())),
+        Input::rejected("zstd with windowLog 31", in_frame(huge_window)),
+        Input::rejected("4 MiB of zeros in a kilobyte", in_frame(frame_of_zeros())),
+        Input::rejected("128 MiB of zeros in 32 kilobytes", in_frame(frame_of_zeros().repeat(32))),
         Input::new(
             "the same on 300 connections at once",
             &[200, 503],
@@ -190,9 +206,9 @@ fn malformed(token: &str) -> Vec<Input> {
         Input::new("a million series in one batch", &[400], {
             post_as(token, &[], &frame(1_000_000, 1_000_000, 10, &[0; 10]))
         }),
-        Input::new("overlong varints", &[200], message(&overlong)),
-        Input::new("negative lengths", &[200], message(&negative)),
-        Input::new("100,000 nested groups", &[200], message(&nested)),
+        Input::rejected("overlong varints", message(&overlong)),
+        Input::rejected("negative lengths", message(&negative)),
+        Input::rejected("100,000 nested groups", message(&nested)),
         Input::new("random bytes", &[400], post_as(token, &[], &[0xa5; 5_000])),
     ]
 }
@@ -360,8 +376,8 @@ fn forged_names(token: &str) -> Vec<Input> {
     };
     let named = |bytes: &[u8]| post_as(token, &[], &frame_of_message(&string(bytes)));
     vec![
-        Input::new("a name of 64 kB", &[200], named(&[b'a'; 64_000])),
-        Input::new("a name with NUL", &[200], named(b"a\0b")),
-        Input::new("a name that is no UTF-8", &[200], named(&[0xff, 0xfe])),
+        Input::rejected("a name of 64 kB", named(&[b'a'; 64_000])),
+        Input::rejected("a name with NUL", named(b"a\0b")),
+        Input::rejected("a name that is no UTF-8", named(&[0xff, 0xfe])),
     ]
 }
