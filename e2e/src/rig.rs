@@ -139,6 +139,9 @@ impl Rig {
     }
 }
 
+/// On a machine that is busy with other things a broker takes its time to make 192 partitions.
+pub const PATIENT_CONSOLE: &str = "remote_deadline = \"60s\"";
+
 /// Settings with which a recovery worker shows within seconds what takes minutes in production.
 pub const HASTY_WORKER: &str = r#"
 [drain]

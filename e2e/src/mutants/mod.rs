@@ -58,8 +58,11 @@ const CASES: [Case; 22] = [
 /// Which to run.
 #[derive(Clone, Debug, clap::Args)]
 pub struct MutantArgs {
-    /// Only mutants whose name contains this
-    filter: Option<String>,
+    /// Only mutants whose name contains one of these
+    filter: Vec<String>,
+    /// Only the runs without a mutant
+    #[arg(long, conflicts_with = "no_controls")]
+    only_controls: bool,
     /// Leave out the runs without a mutant
     #[arg(long)]
     no_controls: bool,
@@ -70,7 +73,8 @@ pub struct MutantArgs {
 /// # Errors
 /// A run could not be judged; that is no catch.
 pub async fn run(args: &MutantArgs) -> Result<bool, StackError> {
-    let wanted = |case: &&Case| args.filter.as_ref().is_none_or(|part| case.mutant.contains(part));
+    let named = |case: &Case| args.filter.iter().any(|part| case.mutant.contains(part.as_str()));
+    let wanted = |case: &&Case| args.filter.is_empty() || named(case);
     let cases: Vec<&Case> = CASES.iter().filter(wanted).collect();
     let mut rows = Vec::new();
     let mut controls: BTreeMap<Scenario, &'static str> = BTreeMap::new();
@@ -82,7 +86,7 @@ pub async fn run(args: &MutantArgs) -> Result<bool, StackError> {
     for scenario in controls.keys() {
         rows.push(row("(none)", *scenario, None).await);
     }
-    for case in cases {
+    for case in cases.into_iter().filter(|_| !args.only_controls) {
         rows.push(row(case.mutant, case.scenario, Some((case.program, case.mutant))).await);
     }
     println!("\n{:<28} {:<26} {:<34} {:>6}  verdict", "mutant", "run", "caught by", "time");

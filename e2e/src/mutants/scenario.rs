@@ -10,7 +10,10 @@ use super::{deadlock, faults, poison, unit};
 use crate::oracle::report::Report;
 use crate::oracle::site::Site;
 use crate::oracle::trial::{Shape, Trial};
-use crate::rig::HASTY_WORKER;
+use crate::rig::{HASTY_WORKER, PATIENT_CONSOLE};
+
+/// Attempts to start a stack.
+const STARTS_MAX: u32 = 4;
 
 /// What happens in a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -49,11 +52,12 @@ pub async fn run(
     if let Some(test) = unit::of(scenario) {
         return unit::run(test, armed.map(|(_, mutant)| mutant)).await;
     }
-    let mut options = options(scenario).set("recovery-worker", HASTY_WORKER);
+    let mut options =
+        options(scenario).set("recovery-worker", HASTY_WORKER).set("console", PATIENT_CONSOLE);
     if let Some((program, mutant)) = armed {
         options = options.env(program, "SPILLWAY_MUTANT", mutant);
     }
-    let stack = Arc::new(Stack::start(options).await?);
+    let stack = Arc::new(start(&options).await?);
     let dir = stack.dir().to_owned();
     if scenario == Scenario::CommitLost {
         faults::lose_commits(&stack).await?;
@@ -78,8 +82,24 @@ pub async fn run(
     trial.end().await
 }
 
+/// A machine that is busy with other things may need more than one attempt to start Kafka.
+async fn start(options: &StackOptions) -> Result<Stack, StackError> {
+    for _ in 1..STARTS_MAX {
+        match Stack::start(options.clone()).await {
+            Ok(stack) => return Ok(stack),
+            Err(error) => println!("   the stack did not start: {}", first_line(&error)),
+        }
+    }
+    Stack::start(options.clone()).await
+}
+
+fn first_line(error: &StackError) -> String {
+    error.to_string().lines().next().unwrap_or_default().to_owned()
+}
+
 fn options(scenario: Scenario) -> StackOptions {
-    let plain = StackOptions::default();
+    // What the keeper does takes no part in any of this.
+    let plain = StackOptions { keeper: false, ..StackOptions::default() };
     let failpoint = |program, point| plain.clone().env(program, "SPILLWAY_FAILPOINT", point);
     match scenario {
         Scenario::LeaderLost => StackOptions { brokers: 3, ..plain },
@@ -103,7 +123,7 @@ fn shape(scenario: Scenario) -> Shape {
     match scenario {
         Scenario::AgentKilled => Shape { agents: 1, ..small },
         Scenario::KafkaAndApiKilled | Scenario::LeaderLost | Scenario::Zombie => {
-            Shape { windows: 120, pace: Duration::from_millis(100), ..small }
+            Shape { windows: 100, pace: Duration::from_millis(100), ..small }
         }
         Scenario::ConsumersAway => Shape { windows: 160, ..small },
         _ => small,

@@ -40,6 +40,8 @@ pub async fn run(test: UnitTest, mutant: Option<&'static str>) -> Result<Report,
     };
     let built = cargo(&["--no-run"]);
     let mut tests = cargo(&[test.filter]);
+    // What a mutant fails with is no regression of ours.
+    tests.env("PROPTEST_DISABLE_FAILURE_PERSISTENCE", "true");
     if let Some(mutant) = mutant {
         tests.env("SPILLWAY_MUTANT", mutant);
     }

@@ -10,7 +10,7 @@ use spillway_testkit::{Progress, StackError};
 use super::report::Report;
 use super::site::Site;
 use super::trial::{Shape, Trial};
-use crate::rig::HASTY_WORKER;
+use crate::rig::{HASTY_WORKER, PATIENT_CONSOLE};
 
 /// What is given up on the way, in percent: declared and withheld batches, rounded up.
 const GIVEN_UP_PERCENT: usize = 5;
@@ -46,7 +46,8 @@ pub async fn run(args: &RunArgs) -> Result<Report, StackError> {
         progress: Progress::new(|line| println!("{line}")),
         ..StackOptions::default()
     };
-    let stack = Arc::new(Stack::start(options.set("recovery-worker", HASTY_WORKER)).await?);
+    let options = options.set("recovery-worker", HASTY_WORKER).set("console", PATIENT_CONSOLE);
+    let stack = Arc::new(Stack::start(options).await?);
     let dir = stack.dir().to_owned();
     judge_stack(&stack, shape, &dir, !args.quiet).await
 }

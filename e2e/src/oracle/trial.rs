@@ -63,7 +63,7 @@ impl Shape {
         Self {
             environments: vec!["demo".into()],
             hosts: 4,
-            windows: 60,
+            windows: 40,
             series: 6,
             points: 10,
             pace: Duration::from_millis(50),
@@ -383,8 +383,8 @@ impl Judging {
     ) -> Result<(), StackError> {
         let brokers = self.site.file().kafka.clone();
         let log = tokio::task::spawn_blocking(move || Log::read(&brokers)).await;
-        let log = log.ok().and_then(Result::ok).unwrap_or_default();
-        let store = Store::read(&self.site).await.map_err(refused)?;
+        let log = log.map_err(|error| unread(&error))?.map_err(|error| unread(&error))?;
+        let store = Store::read(&self.site).await.map_err(|error| unread(&error))?;
         let mut verdict = self.points().await;
         self.judge_agents(agents, &mut verdict).await;
         let (counts, mut offsets) = offsets::judge(&log, &store, &self.ledger.all());
@@ -427,13 +427,15 @@ impl Judging {
     /// L1 to L4 and L8 over all environments, the one that does not exist included.
     async fn points(&self) -> Verdict {
         let mut verdict = Verdict::default();
-        let hosts = format!("{NAME}-");
         let environments: BTreeSet<String> =
             self.ledger.all().iter().map(|entry| entry.recipe.environment.clone()).collect();
         for environment in environments.iter().filter(|name| *name != ELSEWHERE) {
             let Some(reader) = self.site.reader(environment) else { continue };
-            let scope =
-                Scope { environment: environment.clone(), hosts: hosts.clone(), windows: None };
+            let scope = Scope {
+                environment: environment.clone(),
+                hosts: format!("{NAME}-{environment}-"),
+                windows: None,
+            };
             verdict.extend(judge(&reader, &self.ledger, &scope).await);
             reader.close().await;
         }
@@ -496,6 +498,6 @@ fn batches_of(verdict: &Verdict, offsets: &Findings) -> BTreeSet<BatchId> {
     found.chain([offsets]).flat_map(|found| found.batches().iter().copied()).collect()
 }
 
-fn refused(error: sqlx::Error) -> StackError {
-    StackError::Refused { what: format!("MySQL can't be read: {error}") }
+fn unread(error: &dyn std::error::Error) -> StackError {
+    StackError::Refused { what: format!("can't be read, so nothing is proven: {error}") }
 }
