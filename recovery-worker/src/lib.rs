@@ -25,4 +25,4 @@ pub mod drain;
 pub mod app;
 
 mod failpoint;
-mod mutant;
+pub mod mutant;

@@ -7,9 +7,9 @@ use std::sync::Arc;
 
 use spillway_e2e::recipe::series_of_window;
 use spillway_e2e::rig::{Agent, HASTY_AGENT, Rig, Totals};
+use spillway_proto::Point;
 use spillway_proto::frame::Encoder;
 use spillway_proto::limits::TS_MS_MAX;
-use spillway_proto::Point;
 use spillway_testkit::stack::{AgentOptions, StackOptions};
 use sqlx::Row as _;
 

@@ -2,14 +2,13 @@
 //! max_allowed_packet. (Each count and length of a frame: `proto/tests/frames.rs`; bodies of
 //! unstated length: `ingest-api/tests/api/bounds.rs`.)
 
-
 use bytes::Bytes;
 use spillway_e2e::Fate;
 use spillway_e2e::rig::Rig;
+use spillway_proto::Point;
 use spillway_proto::frame::Encoder;
 use spillway_proto::kafka_record::TOPIC_LIVE;
 use spillway_proto::limits::{BODY_BYTES_MAX, FRAME_BYTES_MAX};
-use spillway_proto::Point;
 use spillway_testkit::stack::StackOptions;
 
 use crate::sending::{Door, HEALED_WITHIN, Host, log, until};

@@ -100,7 +100,10 @@ pub async fn shard(
 pub async fn s3(desk: &Desk) -> Found<()> {
     let bucket = spill::bucket(desk)?;
     let page = bucket.list_spill(None).await?;
-    Ok(((), format!("bucket {} lists {} parked objects", bucket.name(), page.objects.len())))
+    Ok((
+        (),
+        format!("bucket {} lists {} parked objects", desk.settings.s3.bucket, page.objects.len()),
+    ))
 }
 
 pub async fn api(desk: &Desk, endpoint: &str) -> Found<()> {
