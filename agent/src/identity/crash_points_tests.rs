@@ -110,14 +110,10 @@ impl World {
             Action::Accept => self.accept(),
             Action::GiveUp { seq } => {
                 let reason = GivenUpReason::SpoolFull;
-                identity.given_up(GivenUp {
-                    epoch,
-                    first_seq: seq,
-                    last_seq: seq,
-                    points: 1,
-                    reason,
-                });
-                if !test_steps::is_killed() {
+                let given_up = GivenUp { epoch, first_seq: seq, last_seq: seq, points: 1, reason };
+                // What could not be named keeps its bytes.
+                let named = identity.given_up(given_up).is_ok();
+                if named && !test_steps::is_killed() {
                     self.given_up.insert((epoch, seq));
                 }
             }
