@@ -41,7 +41,7 @@ impl Rig {
         // Recovery without its patience: the hold time and pauses are for production.
         let options = options.set("recovery-worker", HASTY_WORKER);
         // Making topics and readers is no part of any drill, and the machine may be busy.
-        let options = options.set("console", "remote_deadline = \"60s\"");
+        let options = options.set("console", PATIENT_CONSOLE);
         Self { stack: Stack::start(options).await.expect("the stack starts") }
     }
 

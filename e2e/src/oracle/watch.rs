@@ -12,7 +12,7 @@ use std::time::Duration;
 use sqlx::mysql::MySqlConnection;
 use sqlx::{Connection as _, Executor as _, Row as _};
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
+use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use super::conserve::{self, Tallies};
@@ -45,10 +45,10 @@ pub struct Observed {
     pub peaks: Peaks,
 }
 
-/// A running observer.
+/// A running observer; dropped, it looks no more and lets go of the stack.
 pub struct Observer {
     stop: watch::Sender<bool>,
-    task: JoinHandle<Observed>,
+    task: JoinSet<Observed>,
 }
 
 /// What it looks at.
@@ -62,13 +62,16 @@ impl Observer {
     pub fn start(sights: Sights) -> Self {
         let (stop, stopped) = watch::channel(false);
         let eye = Eye { sights, observed: Observed::default(), last: BTreeMap::new() };
-        Self { stop, task: tokio::spawn(eye.look_on(stopped)) }
+        let mut task = JoinSet::new();
+        task.spawn(eye.look_on(stopped));
+        Self { stop, task }
     }
 
     /// Takes a last look.
-    pub async fn end(self) -> Observed {
+    pub async fn end(mut self) -> Observed {
         self.stop.send_replace(true);
-        self.task.await.expect("the observer does not panic")
+        let seen = self.task.join_next().await;
+        seen.expect("there is one observer").expect("it does not panic")
     }
 }
 
