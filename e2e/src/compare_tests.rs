@@ -1,3 +1,5 @@
+//! What a comparison must tell apart.
+
 use spillway_proto::BatchId;
 
 use super::*;

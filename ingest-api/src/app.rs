@@ -152,6 +152,8 @@ impl Ingest {
         let partitioning = settings.topics.partitioning();
         let partitioning = partitioning.ok_or(Misconfigured("topics: not valid".to_owned()))?;
         let tls = tls::acceptor(&settings.tls)?;
+        #[cfg(feature = "mutants")]
+        let settings = crate::mutant::spoiled(settings);
         let register = |registry: &mut _| {
             (Metrics::register(registry), Publisher::start(&settings.kafka, registry))
         };

@@ -11,6 +11,8 @@ pub enum Mutant {
     AnswerBeforeReport,
     /// A retry that joins a delivery under way is answered at once.
     JoinWithoutWaiting,
+    /// The leader of a partition alone acknowledges.
+    AcksOne,
     /// A host goes to the partition beside its own.
     WrongPartition,
 }
@@ -19,6 +21,16 @@ pub enum Mutant {
 #[must_use]
 pub const fn is(_: Mutant) -> bool {
     false
+}
+
+/// The settings with which the leader alone acknowledges, if that is armed.
+#[cfg(feature = "mutants")]
+#[must_use]
+pub fn spoiled(mut settings: crate::settings::IngestSettings) -> crate::settings::IngestSettings {
+    if is(Mutant::AcksOne) {
+        settings.kafka.options.push("acks=1".to_owned());
+    }
+    settings
 }
 
 #[cfg(feature = "mutants")]
@@ -42,6 +54,7 @@ mod armed {
         match mutant {
             Mutant::AnswerBeforeReport => "answer-before-report",
             Mutant::JoinWithoutWaiting => "join-without-waiting",
+            Mutant::AcksOne => "acks-one",
             Mutant::WrongPartition => "wrong-partition",
         }
     }

@@ -263,10 +263,7 @@ impl Worker {
     /// last applied record is to be compared.
     async fn start(&mut self, claimed: &Claimed) {
         #[cfg(feature = "mutants")]
-        let claimed = &match crate::mutant::is(crate::mutant::Mutant::GroupOffsetOnStart) {
-            true => self.as_the_group_says(claimed).await,
-            false => claimed.clone(),
-        };
+        let claimed = &self.spoiled_claim(claimed).await;
         let number = self.shared.claims.fetch_add(1, Ordering::AcqRel) + 1;
         if self.partitions.hold(claimed, number) {
             self.shared.metrics.went_back.inc();

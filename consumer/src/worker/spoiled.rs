@@ -59,7 +59,10 @@ impl Worker {
     }
 
     /// The claim with the group's offsets in place of the shard's, where the group has any.
-    pub(super) async fn as_the_group_says(&self, claimed: &Claimed) -> Claimed {
+    pub(super) async fn spoiled_claim(&self, claimed: &Claimed) -> Claimed {
+        if !is(Mutant::GroupOffsetOnStart) {
+            return claimed.clone();
+        }
         let next = self.shared.log_ends.group_offsets(claimed.partition, claimed.next).await;
         Claimed { next, crc: [None; 2], ..claimed.clone() }
     }

@@ -1,3 +1,5 @@
+//! Each way in which Kafka and MySQL may disagree is found.
+
 use spillway_proto::kafka_record::Lane;
 
 use super::super::log::LogRecord;

@@ -396,8 +396,9 @@ impl Judging {
         let batches = batches_of(&verdict, &offsets);
         self.tell_points(&verdict, &observed);
         let checked = format!(
-            "{} records in both topics: {} applied from their place, {} duplicates, {} quarantined; \
-             {} positions at their log's end with the crc before it; {} snapshots, none further back",
+            "{} records in both topics: {} applied from their place, {} duplicates, {} \
+             quarantined; {} positions at their log's end with the crc before it; {} snapshots, \
+             none further back",
             counts.records,
             counts.applied,
             counts.duplicates,

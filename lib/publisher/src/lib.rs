@@ -9,7 +9,6 @@
 mod log_gate;
 mod metrics;
 mod settings;
-mod mutant;
 mod topics;
 
 mod record;

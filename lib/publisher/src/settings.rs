@@ -12,8 +12,6 @@ use spillway_proto::limits::{
 use spillway_proto::partition::Partitioning;
 use spillway_runtime::settings::{Dur, Problem, Secret, SecretFileError, Size};
 
-use crate::mutant::{Mutant, is};
-
 /// Kafka: where it is, and what the producer may hold.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -232,7 +230,8 @@ impl KafkaSettings {
             .set("queue.buffering.max.kbytes", (producer.queue_bytes_max.get() / 1024).to_string())
             .set("queue.buffering.max.messages", producer.queue_records_max.to_string())
             .set("statistics.interval.ms", millis(producer.statistics_interval));
-        if is(Mutant::AcksOne) {
+        #[cfg(feature = "mutants")]
+        if self.options.iter().any(|option| option == "acks=1") {
             config.set("enable.idempotence", "false").set("acks", "1");
         }
         Ok(config)
@@ -271,13 +270,6 @@ fn is_address(address: &str) -> bool {
     address
         .rsplit_once(':')
         .is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok_and(|p| p > 0))
-}
-
-/// The wrong behaviour to arm, for builds that the oracle is tested with.
-#[cfg(feature = "mutants")]
-#[must_use]
-pub(crate) fn mutant() -> Option<String> {
-    std::env::var("SPILLWAY_MUTANT").ok()
 }
 
 #[cfg(test)]
