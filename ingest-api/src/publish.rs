@@ -138,7 +138,8 @@ fn hasty(pendings: Vec<Pending>, batches: Vec<Batch>) -> (Vec<Pending>, Vec<Batc
     use crate::mutant::{Mutant, is};
     let all = batches.len();
     let waits = |pending: &Pending| {
-        !is(Mutant::AnswerBeforeReport) && !(is(Mutant::JoinWithoutWaiting) && pending.joined())
+        let joins = is(Mutant::JoinWithoutWaiting) && pending.joined();
+        !(joins || is(Mutant::AnswerBeforeReport))
     };
     let both = pendings.into_iter().zip(batches).filter(|(pending, _)| waits(pending));
     let (pendings, batches): (Vec<_>, Vec<_>) = both.unzip();
