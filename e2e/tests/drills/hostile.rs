@@ -295,12 +295,7 @@ fn recent_window() -> u32 {
     u32::try_from(now / 10 * 10).unwrap_or(0).saturating_sub(3_600)
 }
 
-fn series(
-    window_ts: u32,
-    metric: &str,
-    labels: &[(&str, &str)],
-    values: &[f64],
-) -> Series {
+fn series(window_ts: u32, metric: &str, labels: &[(&str, &str)], values: &[f64]) -> Series {
     let start_ms = i64::from(window_ts) * 1_000;
     let own = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
     let points = values
