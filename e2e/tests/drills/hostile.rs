@@ -288,12 +288,20 @@ async fn made_token(rig: &Rig, more: &[&str]) -> String {
     token.unwrap_or_else(|| panic!("no token in {said}")).to_owned()
 }
 
-fn series(metric: &str, labels: &[(&str, &str)], values: &[f64]) -> Series {
+/// The start of a window that is neither too old to be kept nor in the future, s.
+fn recent_window() -> u32 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    let now = since.map_or(0, |since| since.as_secs());
+    u32::try_from(now / 10 * 10).unwrap_or(0).saturating_sub(3_600)
+}
+
+fn series(window_ts: u32, metric: &str, labels: &[(&str, &str)], values: &[f64]) -> Series {
+    let start_ms = i64::from(window_ts) * 1_000;
     let own = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
     let points = values
         .iter()
         .enumerate()
-        .map(|(nth, value)| Point { ts_ms: 1_760_000_000_000 + nth as i64 * 100, value: *value });
+        .map(|(nth, value)| Point { ts_ms: start_ms + nth as i64 * 100, value: *value });
     Series {
         metric: metric.to_owned(),
         labels: labels.iter().map(own).collect(),
@@ -304,10 +312,13 @@ fn series(metric: &str, labels: &[(&str, &str)], values: &[f64]) -> Series {
 }
 
 /// Contents that are allowed and odd, a batch each.
-fn odd_contents() -> Vec<(&'static str, Vec<Series>)> {
+fn odd_contents(window_ts: u32) -> Vec<(&'static str, Vec<Series>)> {
+    let series = |metric: &str, labels: &[(&str, &str)], values: &[f64]| {
+        series(window_ts, metric, labels, values)
+    };
     let numbers = [f64::NAN, f64::INFINITY, f64::NEG_INFINITY, -0.0, 5e-324, f64::MIN_POSITIVE];
     let quoted = "a'b\"c`d\\e%f_g;--/*\u{1f600}";
-    let many = (0..10_000).map(|nth| series(&format!("new.{nth}"), &[], &[1.0]));
+    let many = (0..10_000).map(|nth: u32| series(&format!("new.{nth}"), &[], &[1.0]));
     vec![
         ("NaN, infinities, -0, denormals", vec![series("odd.numbers", &[], &numbers)]),
         ("sums that overflow", vec![series("odd.sum", &[], &[f64::MAX, f64::MAX, f64::MAX])]),
@@ -328,14 +339,15 @@ async fn hostile_contents_are_stored_as_they_are_or_refused_by_name() {
     let token = stage.token("acme");
     let (agent_id, epoch) = (Uuid::new_v4(), Uuid::now_v7());
     let mut encoder = Encoder::new();
-    let contents = odd_contents();
+    let window_ts = recent_window();
+    let contents = odd_contents(window_ts);
     let batches = contents.len() as u64;
     for (nth, (name, series)) in contents.into_iter().enumerate() {
         let batch = Batch {
             id: BatchId::Sequenced { agent_id, epoch, seq: nth as u64 + 1 },
             environment: "acme".to_owned(),
             host: "odd".to_owned(),
-            window_ts: 1_760_000_000,
+            window_ts,
             series,
             previous: None,
             declarations: Vec::new(),
