@@ -217,8 +217,8 @@ async fn a_blocked_host_is_told_from_a_dead_server_and_goes_on_after_flush_hosts
     server.run("SET GLOBAL max_connect_errors = 3").await;
     for _ in 0..6 {
         let mut half = TcpStream::connect(proxy.address()).await.expect("the proxy listens");
-        let mut greeting = [0_u8; 64];
-        // The greeting is read and never answered: a handshake that was broken off.
+        // The greeting is read to its end and never answered: a handshake that was broken off.
+        let mut greeting = [0_u8; 1_024];
         let read = half.read(&mut greeting).await.expect("the server greets");
         assert!(read > 0);
         drop(half);

@@ -122,6 +122,10 @@ impl MysqlServer {
             args.push("--read-only=ON".into());
             args.push("--super-read-only=ON".into());
         }
+        // In place of ours: mysqld never forgets a --skip-name-resolve that it saw first.
+        let name = |option: &str| option.split('=').next().map(str::to_owned);
+        let replaced: Vec<_> = self.last_options.iter().map(|option| name(option)).collect();
+        args.retain(|arg| !replaced.contains(&name(arg)));
         args.extend(self.last_options.iter().cloned());
         let program = base.join("bin/mysqld");
         let cwd = self.data.clone();
