@@ -71,7 +71,8 @@ async fn the_largest_batches_pass_every_hop_and_one_byte_more_is_refused() {
     // A body over the limit is refused at once, for good, and by name.
     let body = Bytes::from(vec![0; BODY_BYTES_MAX + 1]);
     let answer = door.post(&body).await;
-    assert_eq!((answer.status, &answer.body["limit_bytes"]), (413, &BODY_BYTES_MAX.into()));
+    let limit = answer.body.get("limit_bytes").and_then(serde_json::Value::as_u64);
+    assert_eq!((answer.status, limit), (413, Some(BODY_BYTES_MAX as u64)));
 
     // mysqld takes smaller packets than the consumer makes: it splits, and nothing is dead.
     let store = rig.stack.mysql("s0").expect("the shard has a door for tests");
