@@ -82,7 +82,7 @@ async fn the_largest_batches_pass_every_hop_and_one_byte_more_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "open: a lone batch over max_allowed_packet is tried for ever; `Split` halves records only"]
+#[ignore = "open: a lone batch over max_allowed_packet is tried for ever"]
 async fn a_batch_whose_statements_mysqld_finds_too_large_is_split_and_not_retried_for_ever() {
     let rig = Rig::start(StackOptions::default()).await;
     let (door, host) = (Door::of(&rig, "demo"), Host::new(&rig, "demo", "large", 3));
