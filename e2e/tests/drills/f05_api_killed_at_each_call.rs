@@ -32,7 +32,7 @@ async fn killed_at_each_call_of_a_request_there_is_no_2xx_or_one_copy() {
         let load = SenderOptions { windows: 25, hosts: 4, pace, name, ..rig.load("demo") };
         let fault = format!("signal=KILL:when={nth}");
         // Before the load: its connections stay open once they were accepted.
-        let strace = Injection::attach(&rig, "ingest-api-0", calls, &fault);
+        let strace = Injection::attach(&rig, "ingest-api-0", calls, &fault).await;
         let load = Sender::start(load);
         let died = rig.stack.wait_exit("ingest-api-0", HEALED_WITHIN).await;
         died.unwrap_or_else(|error| panic!("it makes call {calls} under load: {error}"));

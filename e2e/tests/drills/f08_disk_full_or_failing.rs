@@ -56,7 +56,7 @@ async fn on_a_full_disk_the_agent_goes_on_tries_s3_and_returns_to_disk_when_ther
     rig.stack.kill("s3").await.expect("it runs");
     let ballast = disk.fill();
     // The segment in use fails as well: the next one finds no space.
-    let failing = Injection::attach(&rig, AGENT, "fdatasync", "error=EIO");
+    let failing = Injection::attach(&rig, AGENT, "fdatasync", "error=EIO").await;
     let errors = "spillway_agent_spool_errors_total";
     rig.until(AGENT, errors, |errors| errors >= 1.0).await;
     drop(failing);
@@ -105,7 +105,7 @@ async fn what_is_given_up_on_a_full_disk_is_declared_by_name_and_counted() {
     let mysql = rig.mysql("demo");
     until("the rest is applied", HEALED_WITHIN, async || {
         let totals = Totals::read(&mysql, AGENT).await;
-        totals.missing == 0 && totals.applied + totals.declared == totals.highest
+        totals.closed == 1 && totals.applied + totals.declared == totals.highest
     })
     .await;
     let totals = Totals::read(&mysql, AGENT).await;
@@ -137,7 +137,7 @@ async fn eio_at_each_kind_of_call_loses_nothing_and_heals() {
         ("openat", "EMFILE"),
     ] {
         let emitted = number(&rig, "spillway_agent_batches_emitted_total").await;
-        let failing = Injection::attach(&rig, AGENT, calls, &format!("error={error}"));
+        let failing = Injection::attach(&rig, AGENT, calls, &format!("error={error}")).await;
         rig.until(AGENT, "spillway_agent_batches_emitted_total", |now| now > emitted).await;
         drop(failing);
         assert!(rig.stack.is_running(AGENT), "{calls} {error}");
@@ -146,7 +146,7 @@ async fn eio_at_each_kind_of_call_loses_nothing_and_heals() {
     }
     // What can't be read is tried again later, and never declared for that.
     rig.stack.start_process("ingest-api-0").await.expect("it comes back");
-    let unreadable = Injection::attach(&rig, AGENT, "pread64", "error=EIO:when=1..3");
+    let unreadable = Injection::attach(&rig, AGENT, "pread64", "error=EIO:when=1..3").await;
     rig.stack.start_process("s3").await.expect("it comes back");
     rig.until(AGENT, "spillway_agent_spool_batches", |held| held == 0.0).await;
     drop(unreadable);

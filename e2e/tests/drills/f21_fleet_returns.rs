@@ -23,7 +23,7 @@ use crate::sending::{Door, HEALED_WITHIN, until};
 
 const AGENTS: usize = 1_000;
 /// Windows of each agent that lie in S3 when the API comes back.
-const PARKED_WINDOWS: usize = 30;
+const PARKED_WINDOWS: usize = 15;
 /// …and those that it sends itself afterwards.
 const LIVE_WINDOWS: usize = 3;
 /// Agents whose parked windows share an object, all windows of an agent in one.

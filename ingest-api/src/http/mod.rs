@@ -24,7 +24,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use spillway_publisher::LogGate;
 use spillway_runtime::deadline;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
@@ -38,6 +38,11 @@ const READ_BUFFER_BYTES_MAX: usize = 128 * 1024;
 const HEADERS_MAX: usize = 100;
 /// Between attempts to accept when the system has no more file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// What a refused sender may still send before its connection is closed, and for how long: two of
+/// the largest bodies that our own settings let senders make.
+const LINGER_BYTES_MAX: u64 = 16 * 1024 * 1024;
+const LINGER_WITHIN: Duration = Duration::from_secs(2);
 
 /// The senders' side of the program.
 pub struct Server {
@@ -124,7 +129,31 @@ async fn connection(app: Arc<App>, stream: TcpStream, peer: SocketAddr, tls: Opt
     }
 }
 
-async fn serve<S>(app: Arc<App>, stream: S, peer: SocketAddr)
+async fn serve<S>(app: Arc<App>, mut stream: S, peer: SocketAddr)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    answer_all(&app, &mut stream, peer).await;
+    tokio::select! {
+        () = linger(&mut stream) => {}
+        // Whatever was in work is answered and read to its end.
+        () = app.closing.cancelled() => {}
+    }
+}
+
+/// A sender that is refused in the middle of its body goes on sending. Closed at once, its
+/// connection would be reset, and with it the answer might be lost that says why (RFC 9112, 9.6).
+async fn linger<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S) {
+    let ending = async {
+        stream.shutdown().await?;
+        tokio::io::copy(&mut stream.take(LINGER_BYTES_MAX), &mut tokio::io::sink()).await
+    };
+    if !matches!(deadline::within(LINGER_WITHIN, ending).await, Ok(Ok(_))) {
+        tracing::debug!("a sender neither ends nor closes");
+    }
+}
+
+async fn answer_all<S>(app: &Arc<App>, stream: &mut S, peer: SocketAddr)
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
@@ -132,7 +161,7 @@ where
     let served = AtomicU32::new(0);
     let service = service_fn(|request| {
         let count = served.fetch_add(1, Ordering::Relaxed).saturating_add(1);
-        route::answer(&app, request, count >= http.connection_requests_max)
+        route::answer(app, request, count >= http.connection_requests_max)
     });
     let mut connection = pin!(
         http1::Builder::new()
@@ -144,7 +173,7 @@ where
     );
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
-        () = until_it_must_end(&app) => {
+        () = until_it_must_end(app) => {
             // The request in work is answered, then the connection is closed.
             connection.as_mut().graceful_shutdown();
             connection.await

@@ -21,6 +21,18 @@ async fn a_body_over_the_limit_is_refused_with_the_limit_before_it_is_read() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_sender_in_the_middle_of_a_body_reads_why_it_is_refused() {
+    let stage = stage(|settings| settings.http.body_bytes_max = Size::mib(1)).await;
+    let mut client = stage.connect().await;
+    // More than the sockets' buffers hold: closed at once, the rest would be answered by a reset.
+    let body = Bytes::from(vec![7; 12 << 20]);
+    client.write(&stage.request(&body, &[])).await;
+    let reply = client.reply().await;
+    assert_eq!(reply.status, 413);
+    reply.is_problem("body-too-large");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_body_of_unstated_length_is_cut_at_the_limit() {
     let stage = stage(|settings| settings.http.body_bytes_max = Size::mib(1)).await;
     let mut client = stage.connect().await;

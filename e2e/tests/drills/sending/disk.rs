@@ -4,8 +4,7 @@ use std::fs::File;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -22,7 +21,7 @@ pub struct SmallDisk {
 /// Somebody else who takes every page of a disk, and each one that becomes free.
 pub struct Ballast {
     file: PathBuf,
-    enough: Arc<AtomicBool>,
+    enough: SyncSender<()>,
     filling: JoinHandle<()>,
 }
 
@@ -45,12 +44,10 @@ impl SmallDisk {
         let file = self.path().join(BALLAST);
         let mut ballast = File::create(&file).expect("a file");
         take_all(&mut ballast);
-        let enough = Arc::new(AtomicBool::new(false));
-        let told = Arc::clone(&enough);
+        let (enough, told) = sync_channel(1);
         let filling = std::thread::spawn(move || {
-            while !told.load(Ordering::Relaxed) {
+            while told.recv_timeout(FILL_AGAIN) == Err(RecvTimeoutError::Timeout) {
                 take_all(&mut ballast);
-                std::thread::sleep(FILL_AGAIN);
             }
         });
         Ballast { file, enough, filling }
@@ -65,7 +62,7 @@ fn take_all(ballast: &mut File) {
 impl Ballast {
     /// Gives the space back.
     pub fn clear(self) {
-        self.enough.store(true, Ordering::Relaxed);
+        self.enough.send(()).expect("it is filling");
         self.filling.join().expect("filling does not panic");
         std::fs::remove_file(self.file).expect("the ballast is there");
     }

@@ -41,7 +41,7 @@ pub struct Answer {
 
 impl Answer {
     pub fn accepted(&self) -> bool {
-        self.status == 200 && self.body["accepted"] == 1
+        self.status == 200 && self.body.get("accepted").is_some_and(|count| count == 1)
     }
 
     /// "Not now", in the only form that every sender retries.

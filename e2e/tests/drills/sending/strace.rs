@@ -19,7 +19,7 @@ pub struct Injection {
 
 impl Injection {
     /// Attaches to every thread of a running program; returns when all are traced.
-    pub fn attach(rig: &Rig, name: &str, calls: &str, fault: &str) -> Self {
+    pub async fn attach(rig: &Rig, name: &str, calls: &str, fault: &str) -> Self {
         let pid = rig.stack.pid(name).expect("it runs");
         let mut command = Command::new("strace");
         command.args(["-qq", "-f", "-o", "/dev/null", "-p", &pid.to_string()]);
@@ -35,7 +35,7 @@ impl Injection {
                 break;
             }
             assert!(Instant::now() < until, "strace did not attach to {name}");
-            std::thread::sleep(Duration::from_millis(10));
+            tokio::time::sleep(Duration::from_millis(10)).await;
         }
         injection
     }
