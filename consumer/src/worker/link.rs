@@ -21,7 +21,8 @@ const HORIZON_EVERY: Duration = Duration::from_secs(60);
 /// The server ends a link that has asked nothing for so many seconds, and with it whatever its
 /// transaction has locked: a consumer that is frozen in the middle of one, or cut off from its
 /// server, holds up its successor for no longer.
-pub const SILENCE_MAX_S: u32 = 30;
+const SILENCE_MAX_S: u32 = 30;
+const _: () = assert!(super::IDLE.as_secs() * 2 < SILENCE_MAX_S as u64, "an idle link lives");
 
 /// A connection in use.
 pub struct Link {

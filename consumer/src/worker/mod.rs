@@ -50,7 +50,6 @@ use self::link::{Link, LinkError, Target};
 const PAUSE_MIN: Duration = Duration::from_millis(50);
 /// An idle worker looks at its server this often.
 const IDLE: Duration = Duration::from_secs(10);
-const _: () = assert!(IDLE.as_secs() * 2 < link::SILENCE_MAX_S as u64, "an idle link lives");
 
 /// What all workers of a process share.
 #[derive(Clone)]
@@ -171,8 +170,7 @@ impl Worker {
         let assignment = self.shared.assignment.borrow_and_update().clone();
         let (id, partitioning) = (&self.id, self.shared.partitioning);
         let workers = self.shared.settings.store.workers_per_shard;
-        let shards = self.shared.shards.borrow_and_update().clone();
-        let Some(shards) = shards else { return };
+        let Some(shards) = self.shared.shards.borrow_and_update().clone() else { return };
         let mine = |partition: u16| {
             let shard = shards.shard_of_partition(partition);
             shard.is_some_and(|shard| shard.name == id.shard)
@@ -381,8 +379,7 @@ impl Worker {
         let before = std::mem::replace(&mut self.reported.held, now.clone());
         let reasons: BTreeSet<&'static str> = before.keys().chain(now.keys()).copied().collect();
         for reason in reasons {
-            let of =
-                |counts: &BTreeMap<&'static str, i64>| counts.get(reason).copied().unwrap_or(0);
+            let of = |counts: &BTreeMap<_, i64>| counts.get(reason).copied().unwrap_or(0);
             let gauge = metrics.partitions_held.get_or_create(&ReasonLabel { reason });
             add(&gauge, of(&now) - of(&before));
         }

@@ -48,12 +48,12 @@ async fn a_minute_of_a_frozen_mysqld_costs_bounded_memory_no_membership_and_no_o
     let thaw_at = Instant::now() + FROZEN_FOR;
     // Several times as much as the queues hold, of numbers that do not compress.
     let pace = Duration::from_millis(10);
-    let heavy = SenderOptions { hosts: 8, windows: 100, series: 400, pace, ..rig.load("demo") };
-    let frozen = Sender::start(heavy);
+    let heavy = SenderOptions { hosts: 8, windows: 50, series: 300, pace, ..rig.load("demo") };
+    let frozen = tokio::spawn(Sender::start(heavy).finish(ACCEPTED_WITHIN));
     let other = rig.judge(Sender::start(rig.load("globex")));
     let watched = async {
         let mut most = (0.0_f64, 0);
-        while Instant::now() < thaw_at {
+        while Instant::now() < thaw_at || !frozen.is_finished() {
             let metrics = rig.metrics("consumer-0").await;
             most.0 = most.0.max(metrics.sum("spillway_consumer_intake_bytes"));
             most.1 = most.1.max(resident_kib(&rig, "consumer-0") - at_rest_kib);
@@ -62,7 +62,7 @@ async fn a_minute_of_a_frozen_mysqld_costs_bounded_memory_no_membership_and_no_o
         most
     };
     let ((queued, grown_kib), _) = tokio::join!(watched, other);
-    let (ledger, options) = frozen.finish(ACCEPTED_WITHIN).await;
+    let (ledger, options) = frozen.await.expect("the load was accepted while it was frozen");
     eprintln!("most queued: {queued} bytes; most grown: {grown_kib} KiB; {}", ledger.summary());
     let metrics = rig.metrics("consumer-0").await;
     assert!(metrics.sum("spillway_consumer_lanes_paused") >= 1.0, "the frozen shard's are paused");
