@@ -85,12 +85,13 @@ async fn after_every_cut_of_every_line_one_way_and_both_nothing_is_lost_or_doubl
             tokio::time::sleep(CUT_FOR).await;
             let during = passed(&rig, line, cut) - closed;
             assert_eq!(during, 0, "{line:?} was to be cut by {cut:?}");
-            link(line).set(Mode::Pass);
-            to_api.set(Mode::Pass);
-            let before = server.audited().await;
             let again = passed(&rig, line, cut);
+            link(line).set(Mode::Pass);
             let flows = async || passed(&rig, line, cut) > again;
             until(&format!("{line:?} carries again after {cut:?}"), flows).await;
+            // Only now: with the API back, nothing is parked any more.
+            to_api.set(Mode::Pass);
+            let before = server.audited().await;
             let applied = async || server.audited().await > before + 2;
             until(&format!("batches are applied again after {cut:?} of {line:?}"), applied).await;
             eprintln!("{line:?} {cut:?}: healed");
