@@ -71,6 +71,7 @@ pub struct Metrics {
     pub spool_backlog_batches: Gauge,
     pub spool_errors: Family<Reason, Counter>,
     pub spool_damaged_records: Counter,
+    pub spool_late_batches: Counter,
     pub oldest_in_spool_seconds: Seconds,
     pub route: Gauge,
     pub requests: Family<RequestOutcome, Counter>,
@@ -183,6 +184,11 @@ impl Metrics {
             "spool_damaged_records",
             "Records that were damaged on disk",
             self.spool_damaged_records.clone(),
+        );
+        r.register(
+            "spool_late_batches",
+            "Batches that the start could not read and that were read later",
+            self.spool_late_batches.clone(),
         );
         r.register(
             "oldest_in_spool_seconds",

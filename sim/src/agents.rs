@@ -285,7 +285,8 @@ impl Agent {
             .map(|reason| spillway_agent::metrics::Reason { reason: reason.as_str() })
             .map(|reason| metrics.batches_declared.get_or_create(&reason).get())
             .sum();
-        let came = run.found + metrics.batches_emitted.get();
+        let found = run.found + metrics.spool_late_batches.get();
+        let came = found + metrics.batches_emitted.get();
         let (acked, parked) = (metrics.batches_acked.get(), metrics.batches_parked.get());
         let left = left + refused(&run.life);
         if came != acked + parked + declared + left {

@@ -33,6 +33,7 @@ use tokio::task::{JoinHandle, JoinSet};
 
 use crate::broker::{Broker, Producer};
 use crate::bucket::Bucket;
+use crate::chance;
 use crate::world::{PARTITION_GROUP, PARTITIONS, TOKENS_TOML, World};
 
 fn tokens() -> TokenFile {
@@ -235,7 +236,8 @@ fn drain_settings(owner: &str) -> DrainSettings {
         poll_period: Dur::from_secs(1),
         owner: owner.to_owned(),
         claim_life: Dur::from_secs(15),
-        hold: Dur::from_secs(3),
+        // Short often enough that it alone proves nothing.
+        hold: if chance::percent(50) { Dur::from_millis(100) } else { Dur::from_secs(3) },
         bytes_per_second: Size::mib(1),
         objects_in_flight: 3,
         objects_awaiting_max: 20,

@@ -58,6 +58,7 @@ impl<D: Disk> Store<D> {
             }
         }
         tracing::info!(segment = name.file_name(), waiting, "a segment can be read again");
+        self.metrics.spool_late_batches.inc_by(waiting);
         if let Some(segment) = self.segments.get_mut(&number) {
             (segment.bytes, segment.waiting, segment.unread) = (bytes, waiting, false);
         }
