@@ -2,7 +2,7 @@
 //! client of its own, so that neither the poller nor the group waits for the answer.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use rdkafka::config::FromClientConfig;
@@ -33,7 +33,8 @@ pub enum LogEndsError {
 /// Asks for ends of logs.
 #[derive(Clone)]
 pub struct LogEnds {
-    client: Arc<BaseConsumer>,
+    config: ClientConfig,
+    client: Arc<Mutex<Arc<BaseConsumer>>>,
     #[cfg(feature = "mutants")]
     group: Arc<BaseConsumer>,
 }
@@ -46,7 +47,8 @@ impl LogEnds {
         let group = Arc::new(BaseConsumer::from_config(&config)?);
         config.remove("group.id");
         Ok(Self {
-            client: Arc::new(BaseConsumer::from_config(&config)?),
+            client: Arc::new(Mutex::new(Arc::new(BaseConsumer::from_config(&config)?))),
+            config,
             #[cfg(feature = "mutants")]
             group,
         })
@@ -77,7 +79,8 @@ impl LogEnds {
 
     /// The ends of both lanes of `partitions`. A log that Kafka does not know is left out.
     pub async fn of(&self, partitions: Vec<u16>) -> Result<Ends, LogEndsError> {
-        let client = Arc::clone(&self.client);
+        let wanted = partitions.len() * Lane::ALL.len();
+        let client = Arc::clone(&self.client.lock().unwrap_or_else(PoisonError::into_inner));
         let ask = move || -> Result<Ends, KafkaError> {
             let low = ask(&client, &partitions, Offset::Beginning)?;
             let high = ask(&client, &partitions, Offset::End)?;
@@ -85,7 +88,23 @@ impl LogEnds {
             let logs = low.into_iter().filter_map(both).collect();
             Ok(Ends { logs, cluster_id: client.client().fetch_cluster_id(ANSWER_WITHIN) })
         };
-        Ok(tokio::task::spawn_blocking(ask).await??)
+        let ends = tokio::task::spawn_blocking(ask).await?;
+        if !ends.as_ref().is_ok_and(|ends| ends.logs.len() == wanted) {
+            self.forget().await?;
+        }
+        Ok(ends?)
+    }
+
+    /// Takes a client that knows nothing yet. What librdkafka heard of the topics while brokers
+    /// were changing it believes for up to 15 minutes (three times `metadata.max.age.ms`).
+    async fn forget(&self) -> Result<(), LogEndsError> {
+        let (config, client) = (self.config.clone(), Arc::clone(&self.client));
+        let renew = move || -> Result<(), KafkaError> {
+            let fresh = Arc::new(BaseConsumer::from_config(&config)?);
+            *client.lock().unwrap_or_else(PoisonError::into_inner) = fresh;
+            Ok(())
+        };
+        Ok(tokio::task::spawn_blocking(renew).await??)
     }
 }
 

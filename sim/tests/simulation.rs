@@ -1,6 +1,8 @@
 //! A bounded number of schedules, the proof that a seed decides all of one, and the proof that
 //! this would find something: `cargo xtask drill simulate` runs thousands.
 
+#![expect(clippy::expect_used, reason = "a mutant that survives fails its test")]
+
 use spillway_sim::command::finds;
 use spillway_sim::mutant::Mutant;
 use spillway_sim::run::run;

@@ -35,6 +35,8 @@ pub enum Trouble {
     /// No partition for a window: the keeper is behind.
     NoPartition,
     DiskFull,
+    /// The server takes no packet of the size that a statement of ours may have.
+    SmallPackets,
     /// Login, rights or schema are not as they must be.
     Setup,
     /// An error this table does not know.
@@ -65,6 +67,7 @@ impl Trouble {
             Self::ReadOnly => "read-only",
             Self::NoPartition => "no-partition",
             Self::DiskFull => "disk-full",
+            Self::SmallPackets => "small-packets",
             Self::Setup => "setup",
             Self::Unknown => "unknown",
         }
@@ -78,6 +81,7 @@ impl Trouble {
             Self::TooManyConnections => "find who holds them: SHOW PROCESSLIST",
             Self::ReadOnly => "finish the switchover: shards.toml must name the writable primary",
             Self::NoPartition => "see why the keeper makes no partitions",
+            Self::SmallPackets => "raise max_allowed_packet; MySQL's default of 64M is right",
             Self::DiskFull => "free disk space on the shard",
             Self::Setup => "check user, grants and `spillway migrate` on the shard",
             Self::Unknown => "read the shard's error log",

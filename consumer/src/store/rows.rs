@@ -22,7 +22,7 @@ use super::{StoreError, Trial};
 /// Rows per statement: few shapes, so that each connection prepares each of them once.
 const SHAPES: [usize; 5] = [500, 100, 20, 4, 1];
 /// Bytes of values in one statement, far below any `max_allowed_packet`; one row may exceed it.
-const STATEMENT_BYTES_MAX: usize = 2 * 1024 * 1024;
+pub const STATEMENT_BYTES_MAX: usize = 2 * 1024 * 1024;
 /// Columns of a row, and about what one takes without its text.
 const COLUMNS: usize = 9;
 const ROW_BYTES: usize = 160;

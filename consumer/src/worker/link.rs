@@ -13,7 +13,7 @@ use sqlx::mysql::MySqlPool;
 use tokio::time::Instant;
 
 use crate::store::statement::{Sql, get, run};
-use crate::store::{StoreError, horizon};
+use crate::store::{StoreError, horizon, rows};
 
 /// How often the lower bound of `points` is looked up.
 const HORIZON_EVERY: Duration = Duration::from_secs(60);
@@ -23,6 +23,11 @@ const HORIZON_EVERY: Duration = Duration::from_secs(60);
 /// server, holds up its successor for no longer.
 const SILENCE_MAX_S: u32 = 30;
 const _: () = assert!(super::IDLE.as_secs() * 2 < SILENCE_MAX_S as u64, "an idle link lives");
+
+/// What the server must take in one packet: a statement of ours and room for its frame. Nothing
+/// smaller can be worked with, as a lone batch can't be split.
+pub const PACKET_BYTES_MIN: u64 = 4 * 1024 * 1024;
+const _: () = assert!(PACKET_BYTES_MIN >= 2 * rows::STATEMENT_BYTES_MAX as u64);
 
 /// A connection in use.
 pub struct Link {
@@ -42,6 +47,10 @@ pub enum LinkError {
     Store(#[from] StoreError),
     #[error(transparent)]
     Secret(#[from] SecretFileError),
+    #[error(
+        "max_allowed_packet of the server is {0} bytes, at least {PACKET_BYTES_MIN} are needed"
+    )]
+    SmallPackets(u64),
 }
 
 /// Where to connect: made anew when shards.toml names another server.
@@ -65,6 +74,10 @@ impl Target {
         let mut session = mysql::checkout(&self.pool, limit).await?;
         let mut sql = Sql::new("SET SESSION wait_timeout = ");
         run(&mut session, limit, sql.number(SILENCE_MAX_S)).await?;
+        let packet_bytes = packet_bytes(&mut session, limit).await?;
+        if packet_bytes < PACKET_BYTES_MIN {
+            return Err(LinkError::SmallPackets(packet_bytes));
+        }
         let server = identity(&mut session, limit).await?;
         let floor_ts = horizon::floor_ts(&mut session, limit).await?;
         Ok(Link { session, server, floor_ts, floor_at: Instant::now() })
@@ -87,6 +100,12 @@ impl Link {
         run(&mut self.session, limit, &Sql::new("DO 1")).await?;
         Ok(began.elapsed())
     }
+}
+
+async fn packet_bytes(session: &mut Session, limit: Duration) -> Result<u64, StoreError> {
+    let answers = run(session, limit, &Sql::new("SELECT @@max_allowed_packet")).await?;
+    let row = answers.iter().flat_map(|answer| &answer.rows).next();
+    get(row.ok_or(StoreError::Shape("no max_allowed_packet"))?, 0)
 }
 
 /// MySQL has a UUID of its own; for MariaDB name, port and id together must do.

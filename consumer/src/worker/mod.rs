@@ -348,6 +348,7 @@ impl Worker {
                     LinkError::Checkout(error) => of_checkout(error),
                     LinkError::Store(error) => classify(error),
                     LinkError::Secret(_) => Verdict::Wait(Trouble::Setup),
+                    LinkError::SmallPackets(_) => Verdict::Wait(Trouble::SmallPackets),
                 };
                 self.note_trouble(&error, verdict);
                 false

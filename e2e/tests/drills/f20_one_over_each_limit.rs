@@ -16,8 +16,6 @@ use crate::sending::{Door, HEALED_WITHIN, Host, log, until};
 const LARGE_SERIES: usize = 5_000;
 /// Less than a large frame, more than a small one.
 const SMALLER_TOPIC_LIMIT: &str = "200000";
-/// Less than one statement of the consumer, more than one row.
-const SMALL_PACKET_BYTES: u32 = 64 * 1024;
 
 /// The largest batch that still fits a frame: labels that don't compress, grown until one letter
 /// more is refused by the encoder.
@@ -79,27 +77,6 @@ async fn the_largest_batches_pass_every_hop_and_one_byte_more_is_refused() {
         stored(&mysql).await == LARGE_SERIES as i64 * 10
     })
     .await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-#[ignore = "open: a lone batch over max_allowed_packet is tried for ever"]
-async fn a_batch_whose_statements_mysqld_finds_too_large_is_split_and_not_retried_for_ever() {
-    let rig = Rig::start(StackOptions::default()).await;
-    let (door, host) = (Door::of(&rig, "demo"), Host::new(&rig, "demo", "large", 3));
-    let store = rig.stack.mysql("s0").expect("the shard has a door for tests");
-    let smaller = format!("SET GLOBAL max_allowed_packet = {SMALL_PACKET_BYTES}");
-    sqlx::query(&smaller).execute(&store).await.expect("it is set");
-    let restarted = rig.stack.terminate("consumer-0", HEALED_WITHIN).await.expect("it stops");
-    assert_eq!(restarted, Some(0));
-    rig.stack.start_process("consumer-0").await.expect("it starts again");
-    door.post_until_accepted(&largest(&host, 0)).await;
-    let mysql = rig.mysql("demo");
-    until("the large batch is applied", HEALED_WITHIN, async || {
-        stored(&mysql).await == LARGE_SERIES as i64 * 10
-    })
-    .await;
-    let quarantined = "spillway_consumer_batches_quarantined_total";
-    assert_eq!(rig.metrics("consumer-0").await.sum(quarantined), 0.0);
 }
 
 /// Points of the large batches that can be read.
