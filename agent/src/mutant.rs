@@ -1,48 +1,10 @@
-//! Wrong on purpose: behaviours that the oracle must catch, each in one run (`cargo xtask drill
-//! mutants`). Without the feature `mutants` there is nothing here at all: every question is
-//! answered `false` while compiling.
-//!
-//! `SPILLWAY_MUTANT=name` arms one of them.
+//! What this program can be made to do wrong, so that the oracle is seen to catch it.
 
-/// A wrong behaviour, in travel order.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mutant {
+spillway_runtime::mutants! {
     /// After a restart the epoch goes on, and seqs begin at 1 again.
-    ReuseSeq,
+    ReuseSeq = "reuse-seq",
     /// A failed fsync is simply tried once more.
-    FsyncRetry,
+    FsyncRetry = "fsync-retry",
     /// A damaged record is passed over and not declared.
-    SkipDamagedRecord,
-}
-
-#[cfg(not(feature = "mutants"))]
-#[must_use]
-pub const fn is(_: Mutant) -> bool {
-    false
-}
-
-#[cfg(feature = "mutants")]
-pub use armed::is;
-
-#[cfg(feature = "mutants")]
-mod armed {
-    use std::sync::OnceLock;
-
-    use super::Mutant;
-
-    /// Whether this one is armed.
-    #[must_use]
-    pub fn is(mutant: Mutant) -> bool {
-        static ARMED: OnceLock<Option<String>> = OnceLock::new();
-        let armed = ARMED.get_or_init(crate::settings::mutant);
-        armed.as_deref() == Some(name_of(mutant))
-    }
-
-    fn name_of(mutant: Mutant) -> &'static str {
-        match mutant {
-            Mutant::ReuseSeq => "reuse-seq",
-            Mutant::FsyncRetry => "fsync-retry",
-            Mutant::SkipDamagedRecord => "skip-damaged-record",
-        }
-    }
+    SkipDamagedRecord = "skip-damaged-record",
 }

@@ -106,13 +106,6 @@ impl Settings {
     }
 }
 
-/// The wrong behaviour to arm, for builds that the oracle is tested with.
-#[cfg(feature = "mutants")]
-#[must_use]
-pub fn mutant() -> Option<String> {
-    std::env::var("SPILLWAY_MUTANT").ok()
-}
-
 /// The kernel's host name; `localhost` where there is none to be read.
 fn system_host_name() -> String {
     let read = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();

@@ -1,45 +1,8 @@
-//! Wrong on purpose: behaviours that the oracle must catch, each in one run (`cargo xtask drill
-//! mutants`). Without the feature `mutants` there is nothing here at all: every question is
-//! answered `false` while compiling.
-//!
-//! `SPILLWAY_MUTANT=name` arms one of them.
+//! What this program can be made to do wrong, so that the oracle is seen to catch it.
 
-/// A wrong behaviour, in travel order.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mutant {
+spillway_runtime::mutants! {
     /// An object is deleted before Kafka acknowledged its batches.
-    DeleteBeforeAck,
+    DeleteBeforeAck = "delete-before-ack",
     /// An object is deleted whatever the group has stored.
-    RetireWithoutOffset,
-}
-
-#[cfg(not(feature = "mutants"))]
-#[must_use]
-pub const fn is(_: Mutant) -> bool {
-    false
-}
-
-#[cfg(feature = "mutants")]
-pub use armed::is;
-
-#[cfg(feature = "mutants")]
-mod armed {
-    use std::sync::OnceLock;
-
-    use super::Mutant;
-
-    /// Whether this one is armed.
-    #[must_use]
-    pub fn is(mutant: Mutant) -> bool {
-        static ARMED: OnceLock<Option<String>> = OnceLock::new();
-        let armed = ARMED.get_or_init(crate::settings::mutant);
-        armed.as_deref() == Some(name_of(mutant))
-    }
-
-    fn name_of(mutant: Mutant) -> &'static str {
-        match mutant {
-            Mutant::DeleteBeforeAck => "delete-before-ack",
-            Mutant::RetireWithoutOffset => "retire-without-offset",
-        }
-    }
+    RetireWithoutOffset = "retire-without-offset",
 }

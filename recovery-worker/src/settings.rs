@@ -277,13 +277,6 @@ pub fn failpoint() -> Option<String> {
     std::env::var("SPILLWAY_FAILPOINT").ok()
 }
 
-/// The wrong behaviour to arm, for builds that the oracle is tested with.
-#[cfg(feature = "mutants")]
-#[must_use]
-pub fn mutant() -> Option<String> {
-    std::env::var("SPILLWAY_MUTANT").ok()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

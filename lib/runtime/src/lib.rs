@@ -16,6 +16,8 @@ pub mod admin;
 
 pub mod outside;
 
+pub mod mutants;
+
 pub mod deadline;
 
 pub mod backoff;
