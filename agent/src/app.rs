@@ -82,7 +82,7 @@ pub async fn run(settings: Settings, ctx: Context) -> Result<Drained, RunError> 
             delivering.await??
         }
     };
-    spool.close().await;
+    spool.close(&log).await;
     match failed {
         Some(cause) => Err(cause),
         None => Ok(verdict(leftover)),
@@ -96,8 +96,8 @@ fn verdict(leftover: Leftover) -> Drained {
             "{batches} batches stay in the spool; they are sent after the next start"
         )),
         Leftover { batches, volatile_batches } => Drained::Left(format!(
-            "{batches} batches were not sent; {volatile_batches} of them were in memory alone and \
-             are lost with this process"
+            "{batches} batches were not sent; {volatile_batches} of them were in memory alone, are \
+             lost with this process, and will be declared by the next one"
         )),
     }
 }

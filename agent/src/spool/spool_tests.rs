@@ -10,7 +10,7 @@ use spillway_runtime::settings::Size;
 use super::store_tests::{frame, id, seq_of};
 use super::test_books::Books;
 use super::{InHand, NewRecord, OpenError, Opened, Spool, Wish};
-use crate::identity::CustodyLog;
+use crate::identity::{CustodyLog, GivenUpReason};
 use crate::metrics::Metrics;
 use crate::settings::{Settings, SpoolKind};
 
@@ -68,7 +68,7 @@ async fn many_tasks_append_at_once_and_everything_is_there_afterwards() {
         done.unwrap();
     }
     assert_eq!((spool.totals().batches, spool.totals().points), (200, 600));
-    spool.close().await;
+    spool.close(&log).await;
     let Opened { spool, found } =
         Spool::open(&settings(), dir.path(), &Metrics::for_tests()).unwrap();
     assert_eq!(found.batches, 200);
@@ -86,13 +86,32 @@ async fn many_tasks_append_at_once_and_everything_is_there_afterwards() {
 }
 
 #[tokio::test]
+async fn what_only_memory_holds_at_a_stop_is_given_up_by_name() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut settings = settings();
+    settings.spool.kind = SpoolKind::Memory;
+    let spool = Spool::open(&settings, dir.path(), &Metrics::for_tests()).unwrap().spool;
+    let books = Arc::new(Books::default());
+    let log: Arc<dyn CustodyLog> = books.clone();
+    for seq in 1..=3 {
+        spool.append(record(seq), &log).await.unwrap().release();
+    }
+    let lot = spool.take(Wish { batches_max: 1, ..LIVE }, &log).await;
+    assert_eq!(seqs(&lot), [3]);
+    lot.into_iter().for_each(InHand::acked);
+    spool.close(&log).await;
+    assert_eq!(books.seqs(), [1, 2]);
+    assert_eq!(books.reasons(), [GivenUpReason::Volatile]);
+}
+
+#[tokio::test]
 async fn a_second_agent_on_the_same_directory_is_told_so() {
     let dir = tempfile::tempdir().unwrap();
     let spool = open(&dir);
     let second = Spool::open(&settings(), dir.path(), &Metrics::for_tests());
     assert!(matches!(second, Err(OpenError::InUse { .. })));
-    spool.close().await;
-    open(&dir).close().await;
+    spool.close(&books()).await;
+    open(&dir).close(&books()).await;
 }
 
 #[tokio::test]
@@ -122,7 +141,7 @@ async fn a_lot_that_is_parked_is_forgotten_and_counted() {
     let lot = spool.take(LIVE, &log).await;
     assert!(spool.parked(&ObjectKey::from_random(3), lot, &log).await.is_ok());
     assert_eq!((metrics.batches_parked.get(), metrics.points_parked.get()), (1, 3));
-    spool.close().await;
+    spool.close(&log).await;
     let found = Spool::open(&settings(), dir.path(), &metrics).unwrap().found;
     assert_eq!(found.batches, 0);
 }

@@ -178,6 +178,14 @@ impl<D: Disk> Store<D> {
         noted
     }
 
+    /// Names what this process takes along when it ends. What arrived all the same, because its
+    /// answer was lost, wins over that.
+    pub(super) fn give_up_memory(&mut self, log: &Arc<dyn CustodyLog>) {
+        let in_memory = self.index.iter().filter(|(_, entry)| entry.segment().is_none());
+        let serials: Vec<Serial> = in_memory.map(|(serial, _)| serial).collect();
+        self.give_up(&serials, GivenUpReason::Volatile, log);
+    }
+
     /// The batch is somewhere else now, or given up.
     pub(super) fn forget(&mut self, serial: Serial) {
         let Some(entry) = self.index.remove(serial) else { return };

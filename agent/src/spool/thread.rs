@@ -50,12 +50,19 @@ pub struct Note {
     pub reply: oneshot::Sender<bool>,
 }
 
+/// "This process ends": answered once whatever only memory holds is given up by name.
+pub struct Leave {
+    pub log: Arc<dyn CustodyLog>,
+    pub reply: oneshot::Sender<()>,
+}
+
 #[derive(Default)]
 pub struct Inbox {
     pub appends: Vec<Append>,
     pub takes: Vec<Take>,
     pub notes: Vec<Note>,
     pub settled: Vec<(Serial, Ending)>,
+    pub leave: Option<Leave>,
     /// Answered once all that was put in before is done and counted.
     pub barriers: Vec<oneshot::Sender<()>>,
     poked: bool,
@@ -76,6 +83,7 @@ impl Inbox {
             && self.takes.is_empty()
             && self.notes.is_empty()
             && self.settled.is_empty()
+            && self.leave.is_none()
             && self.barriers.is_empty()
             && !self.poked
             && !self.closed
@@ -242,6 +250,10 @@ impl<D: Disk> Keeper<D> {
         }
         if due || !idle {
             self.publish(due || news);
+        }
+        if let Some(leave) = work.leave {
+            self.store.give_up_memory(&leave.log);
+            let _nobody = leave.reply.send(()).is_err();
         }
         for barrier in work.barriers {
             let _nobody = barrier.send(()).is_err();
