@@ -56,6 +56,7 @@ pub struct Agent {
 struct Run {
     life: Life,
     identity: Arc<Identity>,
+    log: Arc<dyn CustodyLog>,
     spool: Spool,
     metrics: Metrics,
     assembler: Assembler,
@@ -158,7 +159,8 @@ impl Agent {
             spread: Duration::ZERO,
         });
         let (life, found) = (life.clone(), found.batches + named + refused(life));
-        Some(Run { life, identity, spool, metrics, assembler, stop, delivering, found })
+        let log: Arc<dyn CustodyLog> = identity.clone();
+        Some(Run { life, identity, log, spool, metrics, assembler, stop, delivering, found })
     }
 
     async fn live(&self, mut run: Run) {
@@ -273,7 +275,7 @@ impl Agent {
         if run.life.is_on() && !self.machine.state_failed() {
             self.conserve(run, left);
         }
-        run.spool.clone().close().await;
+        run.spool.clone().close(&run.log).await;
         crate::note!(self.world().history, "agent {}: stops, {left} left", self.number);
     }
 
