@@ -86,6 +86,22 @@ impl SenderOptions {
         self.hosts * self.windows * self.series * self.points
     }
 
+    /// The batch of one host and window, both counted from 0, in this agent's epoch.
+    #[must_use]
+    pub fn recipe(&self, host: usize, window: usize, (agent_id, epoch): (Uuid, Uuid)) -> Recipe {
+        Recipe {
+            id: BatchId::Sequenced { agent_id, epoch, seq: window as u64 + 1 },
+            environment: self.environment.clone(),
+            host: self.host(host),
+            window_ts: self.first_window_ts + window as u32 * 10,
+            series: self.series,
+            points: self.points,
+            revises: false,
+            declares: Vec::new(),
+            closing: window + 1 == self.windows,
+        }
+    }
+
     /// The name of host number `host`.
     #[must_use]
     pub fn host(&self, host: usize) -> String {
@@ -192,20 +208,9 @@ impl PlayedHost {
 
     fn recipe(&self, window: usize, role: Role) -> Recipe {
         Recipe {
-            id: BatchId::Sequenced {
-                agent_id: self.agent_id,
-                epoch: self.epoch,
-                seq: window as u64 + 1,
-            },
-            environment: self.options.environment.clone(),
-            host: self.options.host(self.host),
-            window_ts: self.options.first_window_ts + window as u32 * 10,
-            series: self.options.series,
-            points: self.options.points,
             // What comes round by S3 has no place in the order that "last" speaks of.
             revises: self.options.mix.revises && matches!(role, Role::Plain | Role::Both),
-            declares: Vec::new(),
-            closing: window + 1 == self.options.windows,
+            ..self.options.recipe(self.host, window, (self.agent_id, self.epoch))
         }
     }
 

@@ -82,7 +82,7 @@ use self::budget::Budget;
 use self::disk::RealDisk;
 use self::index::Gate;
 use self::store::{Limits, Store};
-use self::thread::{Append, Leave, Note, Shared, Take};
+use self::thread::{Append, Note, Shared, Take};
 use self::write::Incoming;
 
 /// What `kind = "memory"` may take at most.
@@ -331,9 +331,7 @@ impl Spool {
     /// Ends the thread and lets go of the directory. What is in memory alone ends as well, and is
     /// given up by name.
     pub async fn close(self, log: &Arc<dyn CustodyLog>) {
-        let (reply, answer) = oneshot::channel();
-        self.shared.put(|inbox| inbox.leave = Some(Leave { log: Arc::clone(log), reply }));
-        let _late_or_closed = within(TAKE_DEADLINE, answer).await.is_err();
+        self.shared.put(|inbox| inbox.leave = Some(Arc::clone(log)));
         let mut ended = self.shared.ended.subscribe();
         self.shared.close();
         if within(CLOSE_DEADLINE, ended.wait_for(|ended| *ended)).await.is_err() {

@@ -50,19 +50,14 @@ pub struct Note {
     pub reply: oneshot::Sender<bool>,
 }
 
-/// "This process ends": answered once whatever only memory holds is given up by name.
-pub struct Leave {
-    pub log: Arc<dyn CustodyLog>,
-    pub reply: oneshot::Sender<()>,
-}
-
 #[derive(Default)]
 pub struct Inbox {
     pub appends: Vec<Append>,
     pub takes: Vec<Take>,
     pub notes: Vec<Note>,
     pub settled: Vec<(Serial, Ending)>,
-    pub leave: Option<Leave>,
+    /// "This process ends": what only memory holds then is given up in these books.
+    pub leave: Option<Arc<dyn CustodyLog>>,
     /// Answered once all that was put in before is done and counted.
     pub barriers: Vec<oneshot::Sender<()>>,
     poked: bool,
@@ -251,9 +246,8 @@ impl<D: Disk> Keeper<D> {
         if due || !idle {
             self.publish(due || news);
         }
-        if let Some(leave) = work.leave {
-            self.store.give_up_memory(&leave.log);
-            let _nobody = leave.reply.send(()).is_err();
+        if let Some(log) = work.leave {
+            self.store.give_up_memory(&log);
         }
         for barrier in work.barriers {
             let _nobody = barrier.send(()).is_err();

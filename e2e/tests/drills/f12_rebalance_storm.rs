@@ -9,7 +9,9 @@ use spillway_e2e::{Fate, Ledger, Sender, SenderOptions, compare, settled};
 use spillway_proto::kafka_record::CONSUMER_GROUP;
 use spillway_testkit::stack::StackOptions;
 
-use crate::storing::{HASTY_CONSUMER, Server, freeze_in_transaction, owner, reading, until};
+use crate::storing::{
+    HASTY_CONSUMER, Server, freeze_in_transaction, owner, reading, sleepy, until,
+};
 
 /// Members without names of their own: each coming and each going moves partitions.
 const NAMELESS: &str = "[group]\ninstance = \"\"";
@@ -51,10 +53,7 @@ async fn consumers_that_come_and_go_every_two_seconds_apply_everything_once() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_consumer_frozen_past_its_session_holds_up_nobody_and_writes_nothing_once_thawed() {
     let options = StackOptions { consumers: 2, ..StackOptions::default() };
-    let stall = "before-commit=sleep:300";
-    let options =
-        options.set("consumer", HASTY_CONSUMER).env("consumer", "SPILLWAY_FAILPOINT", stall);
-    let rig = Rig::start(options).await;
+    let rig = Rig::start(sleepy(options)).await;
     let names = ["consumer-0", "consumer-1"];
     reading(&rig, &names, 32.0).await;
     let server = Server::primary(&rig, "s0");

@@ -7,7 +7,7 @@ use sqlx::MySqlPool;
 
 use crate::storing::{
     HASTY_CONSUMER, Server, errors, freeze_in_transaction, owner, promote, reader_after_failover,
-    reading, until,
+    reading, sleepy, until,
 };
 
 /// Of the first load, before the replica stops following.
@@ -72,10 +72,7 @@ async fn failover_to_a_replica_that_lags_loses_and_doubles_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_consumer_that_slept_through_a_failover_writes_nothing_to_the_old_primary() {
     let options = StackOptions { consumers: 2, replicas: 1, ..StackOptions::default() };
-    let stall = "before-commit=sleep:300";
-    let options =
-        options.set("consumer", HASTY_CONSUMER).env("consumer", "SPILLWAY_FAILPOINT", stall);
-    let rig = Rig::start(options).await;
+    let rig = Rig::start(sleepy(options)).await;
     let names = ["consumer-0", "consumer-1"];
     reading(&rig, &names, 32.0).await;
     let (old, new) = (Server::primary(&rig, "s0"), Server::replica(&rig, "s0"));

@@ -10,7 +10,6 @@ use spillway_e2e::ledger::Way;
 use spillway_e2e::recipe::Recipe;
 use spillway_e2e::rig::Rig;
 use spillway_e2e::{Fate, Ledger, SenderOptions};
-use spillway_proto::BatchId;
 use spillway_proto::frame::Encoder;
 use spillway_testkit::stack::StackOptions;
 use tokio::sync::{Barrier, Mutex};
@@ -69,20 +68,8 @@ impl Fleet {
     }
 
     fn batch(&self, agent: usize, window: usize) -> (Arc<Recipe>, Bytes) {
-        let options = &self.options;
-        let window_ts = options.first_window_ts + u32::try_from(window).expect("few") * 10;
-        let (agent_id, epoch) = *self.ids.get(agent).expect("one of the fleet");
-        let recipe = Arc::new(Recipe {
-            id: BatchId::Sequenced { agent_id, epoch, seq: window as u64 + 1 },
-            environment: options.environment.clone(),
-            host: options.host(agent),
-            window_ts,
-            series: options.series,
-            points: options.points,
-            revises: false,
-            declares: vec![],
-            closing: window + 1 == options.windows,
-        });
+        let ids = *self.ids.get(agent).expect("one of the fleet");
+        let recipe = Arc::new(self.options.recipe(agent, window, ids));
         let frame = Encoder::new().encode(&recipe.batch()).expect("a made-up batch is valid");
         (recipe, frame)
     }

@@ -10,6 +10,7 @@ use spillway_e2e::rig::{Rig, SETTLED_WITHIN};
 use spillway_proto::frame::Encoder;
 use spillway_proto::partition::Partitioning;
 use spillway_proto::{Batch, BatchId, Kind, Point, Series};
+use spillway_testkit::stack::StackOptions;
 use sqlx::MySqlPool;
 use sqlx::mysql::MySqlPoolOptions;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -27,6 +28,12 @@ statement_timeout = "5s"
 [mysql]
 lock_wait_timeout = "2s"
 "#;
+
+/// Such consumers, asleep for a moment before each COMMIT: that is where a freeze meets them.
+pub fn sleepy(options: StackOptions) -> StackOptions {
+    let stall = "before-commit=sleep:300";
+    options.set("consumer", HASTY_CONSUMER).env("consumer", "SPILLWAY_FAILPOINT", stall)
+}
 
 /// Between two looks at something that takes its time.
 const LOOK_EVERY: Duration = Duration::from_millis(100);

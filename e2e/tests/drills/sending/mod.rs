@@ -18,7 +18,6 @@ use spillway_e2e::ledger::Way;
 use spillway_e2e::recipe::Recipe;
 use spillway_e2e::rig::Rig;
 use spillway_e2e::{Fate, Ledger, SenderOptions};
-use spillway_proto::BatchId;
 use spillway_proto::frame::Encoder;
 use tokio::time::{Instant, timeout};
 use uuid::Uuid;
@@ -143,20 +142,7 @@ impl Host {
 
     /// Batch number `window`, from 0.
     pub fn batch(&self, window: usize) -> Sent {
-        let options = &self.options;
-        let window_ts = options.first_window_ts + u32::try_from(window).expect("few") * 10;
-        let (agent_id, epoch, seq) = (self.agent_id, self.epoch, window as u64 + 1);
-        let recipe = Arc::new(Recipe {
-            id: BatchId::Sequenced { agent_id, epoch, seq },
-            environment: options.environment.clone(),
-            host: self.name(),
-            window_ts,
-            series: options.series,
-            points: options.points,
-            revises: false,
-            declares: vec![],
-            closing: window + 1 == options.windows,
-        });
+        let recipe = Arc::new(self.options.recipe(0, window, (self.agent_id, self.epoch)));
         let frame = Encoder::new().encode(&recipe.batch()).expect("a made-up batch is valid");
         Sent { recipe, frame }
     }
