@@ -120,7 +120,7 @@ async fn open(
             .map_err(|cause| Misconfigured(cause.to_string()))?;
         for damaged in found.damaged {
             // Unnoted, it is told by this run, and found again by the next one.
-            let _owed_in_memory = identity.given_up(damaged).is_err();
+            identity.gone(&damaged);
         }
         Ok::<_, RunError>((spool, Arc::new(identity)))
     });

@@ -226,7 +226,7 @@ impl Assembler {
                 let (first_seq, last_seq) = (seq, seq);
                 let lost = GivenUp { epoch, first_seq, last_seq, points, reason };
                 // There are no bytes to keep: unnoted, its seq alone will tell that it is missing.
-                let _owed_in_memory = identity.given_up(lost).is_err();
+                identity.gone(&lost);
             }
             // Here a batch that was kept is released (`Held`), its seq noted.
             drop(kept);

@@ -9,8 +9,8 @@
 //! - The epochs before this one with their last seq, and what the agent gave up, are carried by
 //!   every batch until a carrier was accepted, over restarts too.
 //!
-//! State directory: `agent_id` (text), `identity.json` ([`state`]), `last_seq` ([`last_seq`]),
-//! `lock`. All but `last_seq` change rarely and are replaced atomically.
+//! State directory: `agent_id` (text), `books` ([`state`]), `last_seq` ([`last_seq`]), `lock`. What
+//! is written again and again has its space beforehand, so that it can be on a full disk.
 
 use std::collections::BTreeMap;
 use std::fs::{File, TryLockError};
@@ -34,8 +34,11 @@ mod state;
 
 mod last_seq;
 
+mod slots;
+
 pub use custody::{CustodyLog, GivenUp, GivenUpReason};
 use last_seq::LastSeq;
+use slots::Slots;
 pub use state::Losses;
 use state::State;
 
@@ -86,8 +89,8 @@ pub struct Identity {
 
 struct Inner {
     state: State,
+    books: Slots,
     note: LastSeq,
-    folder: Arc<dyn Folder>,
     epoch: Uuid,
     next_seq: u64,
     /// `state` is not what lies on disk: a write of it failed.
@@ -136,8 +139,9 @@ impl Identity {
     ) -> io::Result<Self> {
         let (agent_id, new) = state::agent_id(&*folder)?;
         // What another identity owed is not this one's to tell.
-        let mut state = if new { State::default() } else { State::load(&*folder) };
-        let mut note = LastSeq::open(Arc::clone(&folder))?;
+        let (mut books, content) = Slots::open(Arc::clone(&folder), state::BOOKS)?;
+        let mut state = State::read(content.as_deref().filter(|_| !new));
+        let mut note = LastSeq::open(folder)?;
         if let Some(epoch) = state.newest() {
             let stored = seen.get(&epoch).copied().unwrap_or(0);
             state.end_newest(note.last_of(epoch).max(stored));
@@ -147,12 +151,12 @@ impl Identity {
             _ => outside::uuid_v7(),
         };
         state.begin(epoch, &binding);
-        state.save(&*folder)?;
+        state.save(&mut books)?;
         note.write(epoch, 0)?;
         metrics.epochs.get_or_create(&Reason { reason: "start" }).inc();
         info!(%agent_id, %epoch, "an epoch begins");
         let (next_seq, unsaved, clocks_apart_ms) = (1, false, None);
-        let inner = Inner { state, note, folder, epoch, next_seq, unsaved, clocks_apart_ms };
+        let inner = Inner { state, books, note, epoch, next_seq, unsaved, clocks_apart_ms };
         Ok(Self { binding, agent_id, metrics, inner: Mutex::new(inner), _lock: None })
     }
 
@@ -234,7 +238,7 @@ impl Identity {
 
     /// What could not be saved is saved with the next batch.
     fn save(&self, inner: &mut Inner) -> io::Result<()> {
-        let saved = inner.state.save(&*inner.folder);
+        let saved = inner.state.save(&mut inner.books);
         inner.unsaved = saved.is_err();
         self.counted(saved)
     }
@@ -256,6 +260,16 @@ impl Identity {
         written
     }
 
+    fn tell(&self, given_up: &GivenUp) {
+        let reason = given_up.reason.as_str();
+        let label = Reason { reason };
+        let GivenUp { epoch, first_seq, last_seq, points, .. } = *given_up;
+        warn!(%epoch, first_seq, last_seq, points, reason, "batches are given up");
+        let batches = last_seq.saturating_sub(first_seq).saturating_add(1);
+        self.metrics.batches_declared.get_or_create(&label).inc_by(batches);
+        self.metrics.points_declared.get_or_create(&label).inc_by(points);
+    }
+
     fn inner(&self) -> MutexGuard<'_, Inner> {
         // Every change under the lock is whole before anything that could panic.
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
@@ -275,24 +289,29 @@ impl CustodyLog for Identity {
         }
     }
 
-    fn given_up(&self, given_up: GivenUp) -> io::Result<()> {
-        let reason = given_up.reason.as_str();
-        let batches = given_up.last_seq.saturating_sub(given_up.first_seq).saturating_add(1);
+    fn given_up(&self, given_up: &GivenUp) -> io::Result<()> {
         let mut inner = self.inner();
-        if !inner.state.declare(&given_up) {
-            return if inner.unsaved { self.save(&mut inner) } else { Ok(()) };
+        let before = inner.state.clone();
+        let is_new = inner.state.declare(given_up);
+        if is_new || inner.unsaved {
+            let unsaved = inner.unsaved;
+            if let Err(cause) = self.save(&mut inner) {
+                (inner.state, inner.unsaved) = (before, unsaved);
+                return Err(cause);
+            }
         }
-        warn!(
-            epoch = %given_up.epoch,
-            first_seq = given_up.first_seq,
-            last_seq = given_up.last_seq,
-            points = given_up.points,
-            reason,
-            "batches are given up"
-        );
-        self.metrics.batches_declared.get_or_create(&Reason { reason }).inc_by(batches);
-        self.metrics.points_declared.get_or_create(&Reason { reason }).inc_by(given_up.points);
-        self.save(&mut inner)
+        if is_new {
+            self.tell(given_up);
+        }
+        Ok(())
+    }
+
+    fn gone(&self, given_up: &GivenUp) {
+        let mut inner = self.inner();
+        if inner.state.declare(given_up) {
+            let _owed_in_memory = self.save(&mut inner).is_err();
+            self.tell(given_up);
+        }
     }
 }
 

@@ -132,7 +132,7 @@ impl Agent {
         );
         let named = found.damaged.len() as u64;
         for lost in found.damaged {
-            let _owed_in_memory = identity.given_up(lost).is_err();
+            identity.gone(&lost);
         }
         tokio::spawn(keep_spool(task, life.clone(), Arc::clone(self.world())));
         let delivery = Arc::new(DeliveryStatus::new());

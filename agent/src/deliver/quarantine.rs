@@ -145,7 +145,7 @@ impl Quarantine {
 
     /// It was refused again, or can't be read any more: it will not come.
     pub fn declare(&mut self, note: &Note) {
-        if let Err(error) = self.log.given_up(note.given_up()) {
+        if let Err(error) = self.log.given_up(&note.given_up()) {
             tracing::warn!(%error, "a refused batch can't be declared durably; tried again later");
             return;
         }
@@ -167,7 +167,7 @@ impl Quarantine {
             let Some(oldest) = self.notes.values().min_by_key(by_worth).cloned() else { return };
             if !oldest.declared {
                 // The room is needed; what could not be noted is still told by this run.
-                let _owed_in_memory = self.log.given_up(oldest.given_up()).is_err();
+                self.log.gone(&oldest.given_up());
             }
             self.remove(oldest.name());
         }

@@ -112,7 +112,7 @@ impl World {
                 let reason = GivenUpReason::SpoolFull;
                 let given_up = GivenUp { epoch, first_seq: seq, last_seq: seq, points: 1, reason };
                 // What could not be named keeps its bytes.
-                let named = identity.given_up(given_up).is_ok();
+                let named = identity.given_up(&given_up).is_ok();
                 if named && !test_steps::is_killed() {
                     self.given_up.insert((epoch, seq));
                 }

@@ -11,13 +11,17 @@ pub trait CustodyLog: Send + Sync {
     /// a batch only waits.
     fn accepted(&self, id: &BatchId);
 
-    /// The agent will never send this range. Noted durably before this returns, so it must be
-    /// said before the bytes are removed; saying it again for the same range is harmless. Blocks.
+    /// The agent will never send this range, whose bytes it still has. Noted durably before this
+    /// returns, so it must be said before the bytes are removed; saying it again for the same
+    /// range is harmless. Blocks.
     ///
     /// # Errors
-    /// It is owed and carried from now on, but a restart would not know of it: whoever still has
-    /// the bytes keeps them.
-    fn given_up(&self, given_up: GivenUp) -> io::Result<()>;
+    /// Nothing is noted: whoever has the bytes keeps them.
+    fn given_up(&self, given_up: &GivenUp) -> io::Result<()>;
+
+    /// The same of a range whose bytes are gone: what can't be noted durably now is carried all
+    /// the same, and noted with what comes next. Blocks.
+    fn gone(&self, given_up: &GivenUp);
 }
 
 /// A range of batches of one epoch that will not come.

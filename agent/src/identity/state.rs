@@ -1,7 +1,8 @@
-//! `identity.json` and `agent_id`: what must be known over restarts and changes rarely.
+//! `books` and `agent_id`: what must be known over restarts and changes rarely.
 //!
-//! Replaced atomically (temporary file, fsync, rename, fsync of the directory). A file that can't
-//! be read costs what was owed, never the start.
+//! `books` is JSON in a file whose space is there beforehand ([`super::slots`]): the name of what a
+//! full disk costs must be saved on that same disk. One that can't be read costs what was owed,
+//! never the start.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -12,13 +13,15 @@ use spillway_runtime::outside;
 use tracing::{error, warn};
 use uuid::Uuid;
 
+use super::slots::{Form, Slots};
 use super::{Binding, GivenUp, Ticket};
 use crate::folder::Folder;
 
-const NAME: &str = "identity.json";
+/// 64 KiB are the names of some 500 ranges that were given up apart; 4 MiB are more than all
+/// epochs and declarations that are remembered take.
+pub(super) const BOOKS: Form =
+    Form { name: "books", slot_bytes_min: 64 * 1024, slot_bytes_max: 4 * 1024 * 1024 };
 const AGENT_ID: &str = "agent_id";
-/// More than all epochs and declarations that are remembered take.
-const STATE_BYTES_MAX: u64 = 4 * 1024 * 1024;
 /// An id has 36 characters; a longer file is none.
 const AGENT_ID_BYTES_MAX: u64 = 1_024;
 /// Epochs remembered. That many restarts, each with a batch made and none accepted, lose the
@@ -28,7 +31,7 @@ const EPOCHS_MAX: usize = 64;
 const DECLARATIONS_MAX: usize = 4_096;
 
 /// What is kept.
-#[derive(Debug, Default, Deserialize, Serialize)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
 pub(super) struct State {
     /// Ascending; the newest is the current one.
     epochs: Vec<Epoch>,
@@ -48,7 +51,7 @@ pub struct Losses {
     pub points: u64,
 }
 
-#[derive(Debug, Deserialize, Serialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 struct Epoch {
     epoch: Uuid,
     #[serde(flatten)]
@@ -62,7 +65,7 @@ struct Epoch {
     told: bool,
 }
 
-#[derive(Debug, Deserialize, Serialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 struct Owed {
     epoch: Uuid,
     first_seq: u64,
@@ -73,20 +76,17 @@ struct Owed {
 }
 
 impl State {
-    pub(super) fn load(folder: &dyn Folder) -> Self {
-        let read = match folder.read(NAME, STATE_BYTES_MAX) {
-            Ok(bytes) => serde_json::from_slice(&bytes).map_err(io::Error::from),
-            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(Self::default()),
-            Err(cause) => Err(cause),
-        };
-        read.unwrap_or_else(|cause| {
-            error!(%cause, "{NAME} can't be read: what earlier epochs owed is not known any more");
+    /// What `books` held, if it held anything.
+    pub(super) fn read(content: Option<&[u8]>) -> Self {
+        let Some(content) = content else { return Self::default() };
+        serde_json::from_slice(content).unwrap_or_else(|cause| {
+            error!(%cause, "the books can't be read: what was owed is not known any more");
             Self::default()
         })
     }
 
-    pub(super) fn save(&mut self, folder: &dyn Folder) -> io::Result<()> {
-        folder.replace(NAME, &serde_json::to_vec_pretty(self)?)?;
+    pub(super) fn save(&mut self, books: &mut Slots) -> io::Result<()> {
+        books.write(&serde_json::to_vec(self)?)?;
         self.newest_saved = self.newest();
         Ok(())
     }

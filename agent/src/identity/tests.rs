@@ -1,6 +1,7 @@
 //! The books over restarts, crashes and clocks that jump.
 
 use super::*;
+use crate::durable::test_steps::{self, Fault};
 
 fn here() -> Binding {
     Binding { environment: "demo".to_owned(), host: "web-1".to_owned() }
@@ -109,9 +110,9 @@ fn declarations_are_carried_over_restarts_until_a_carrier_was_accepted() {
     let first = open(dir.path());
     let (epoch, _) = first.position();
     (0..9).for_each(|_| drop(emit(&first)));
-    first.given_up(given_up(epoch, 2, 4)).unwrap();
-    first.given_up(given_up(epoch, 5, 5)).unwrap();
-    first.given_up(given_up(epoch, 3, 4)).unwrap();
+    first.given_up(&given_up(epoch, 2, 4)).unwrap();
+    first.given_up(&given_up(epoch, 5, 5)).unwrap();
+    first.given_up(&given_up(epoch, 3, 4)).unwrap();
     let carried = emit(&first);
     assert_eq!(carried.declarations.len(), 1, "neighbours are one range");
     let of = Reason { reason: "spool-full" };
@@ -123,7 +124,7 @@ fn declarations_are_carried_over_restarts_until_a_carrier_was_accepted() {
     let told = carrier.declarations.first().unwrap();
     assert_eq!((told.epoch, told.first_seq, told.last_seq), (epoch, 2, 5));
     assert_eq!(told.reason, "spool-full");
-    second.given_up(given_up(epoch, 7, 7)).unwrap();
+    second.given_up(&given_up(epoch, 7, 7)).unwrap();
     second.accepted(&carrier.id);
     let rest = emit(&second).declarations;
     assert_eq!(rest.len(), 1, "what came after the carrier still waits: {rest:?}");
@@ -136,7 +137,7 @@ fn what_an_epoch_of_another_environment_owes_is_told_there_alone() {
     let first = open(dir.path());
     emit(&first);
     let (epoch, _) = first.position();
-    first.given_up(given_up(epoch, 1, 1)).unwrap();
+    first.given_up(&given_up(epoch, 1, 1)).unwrap();
     drop(first);
     let elsewhere = Binding { environment: "acme".to_owned(), host: "web-1".to_owned() };
     let second = open_as(dir.path(), elsewhere);
@@ -188,7 +189,7 @@ fn a_lost_or_damaged_state_never_stops_the_start() {
     emit(&first);
     let agent_id = first.agent_id();
     drop(first);
-    std::fs::write(dir.path().join("identity.json"), b"{ torn").unwrap();
+    std::fs::write(dir.path().join("books"), b"{ torn").unwrap();
     let second = open(dir.path());
     assert_eq!((second.agent_id(), second.ticket().previous), (agent_id, None));
     emit(&second);
@@ -197,6 +198,41 @@ fn a_lost_or_damaged_state_never_stops_the_start() {
     let third = open(dir.path());
     assert_ne!(third.agent_id(), agent_id);
     assert_eq!(third.ticket().previous, None, "another agent's epochs are not its own");
+}
+
+#[test]
+fn what_can_not_be_named_is_neither_owed_nor_counted() {
+    let dir = tempfile::tempdir().unwrap();
+    let metrics = Metrics::for_tests();
+    let identity = Identity::open(dir.path(), here(), &BTreeMap::new(), metrics.clone()).unwrap();
+    emit(&identity);
+    let (epoch, _) = identity.position();
+    let counted = || {
+        let label = Reason { reason: GivenUpReason::SpoolFull.as_str() };
+        metrics.batches_declared.get_or_create(&label).get()
+    };
+    test_steps::strike(1, Fault::Kill);
+    identity.given_up(&given_up(epoch, 1, 1)).unwrap_err();
+    test_steps::heal();
+    assert_eq!((counted(), identity.ticket().declarations.len()), (0, 0));
+    identity.given_up(&given_up(epoch, 1, 1)).unwrap();
+    assert_eq!((counted(), identity.ticket().declarations.len()), (1, 1));
+}
+
+#[test]
+fn what_is_gone_is_owed_even_where_nothing_can_be_written() {
+    let dir = tempfile::tempdir().unwrap();
+    let identity = open(dir.path());
+    emit(&identity);
+    let (epoch, _) = identity.position();
+    test_steps::strike(1, Fault::Kill);
+    identity.gone(&given_up(epoch, 1, 1));
+    test_steps::heal();
+    let told = identity.ticket().declarations;
+    assert_eq!(told.len(), 1);
+    emit(&identity);
+    drop(identity);
+    assert_eq!(open(dir.path()).ticket().declarations, told, "saved with the next batch");
 }
 
 #[test]

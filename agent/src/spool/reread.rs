@@ -40,7 +40,7 @@ impl<D: Disk> Store<D> {
         log: &Arc<dyn CustodyLog>,
     ) {
         let lost = scan.damaged.iter().filter_map(recovery::damaged_record);
-        let named = lost.map(|lost| log.given_up(lost).is_ok()).fold(true, |all, one| all & one);
+        let named = lost.map(|lost| log.given_up(&lost).is_ok()).fold(true, |all, one| all & one);
         if !named {
             // It stays as it is, and is read again.
             return;

@@ -155,32 +155,31 @@ impl<D: Disk> Store<D> {
         self.backlog_batches = backlog.count() as u64;
     }
 
-    /// Gives up these batches: their names first, then their bytes. If a name can't be noted, the
-    /// bytes stay, and `false` says so.
+    /// Gives up these batches: their names first, then their bytes. Those whose name can't be
+    /// noted stay, and `false` says so.
     pub(super) fn give_up(
         &mut self,
         serials: &[Serial],
         reason: GivenUpReason,
         log: &Arc<dyn CustodyLog>,
     ) -> bool {
-        if serials.is_empty() {
-            return true;
-        }
-        let lost = serials.iter().filter_map(|serial| self.index.get(*serial));
-        let lost = lost.map(|entry| (entry.id, u64::from(entry.points)));
+        let lost = serials.iter().filter_map(|serial| Some((*serial, self.index.get(*serial)?)));
+        let lost = lost.map(|(serial, entry)| (serial, entry.id, u64::from(entry.points)));
         let mut noted = true;
-        for range in as_ranges(lost, reason) {
-            noted &= log.given_up(range).is_ok();
-        }
-        if noted {
-            serials.iter().for_each(|serial| self.forget(*serial));
+        for (range, serials) in as_ranges(lost, reason) {
+            if log.given_up(&range).is_ok() {
+                serials.into_iter().for_each(|serial| self.forget(serial));
+            } else {
+                noted = false;
+            }
         }
         noted
     }
 
-    /// Names what this process takes along when it ends. What arrived all the same, because its
-    /// answer was lost, wins over that.
+    /// What finds no place on disk now is taken along by this process, so it is named. What
+    /// arrived all the same, because its answer was lost, wins over that.
     pub(super) fn give_up_memory(&mut self, log: &Arc<dyn CustodyLog>) {
+        self.move_memory_to_disk(log);
         let in_memory = self.index.iter().filter(|(_, entry)| entry.segment().is_none());
         let serials: Vec<Serial> = in_memory.map(|(serial, _)| serial).collect();
         self.give_up(&serials, GivenUpReason::Volatile, log);
@@ -312,22 +311,29 @@ impl<D: Disk> Store<D> {
 }
 
 /// Puts neighbouring seqs together: a day of outage is one declaration, not thousands.
-fn as_ranges(lost: impl Iterator<Item = (BatchId, u64)>, reason: GivenUpReason) -> Vec<GivenUp> {
-    let mut seqs: Vec<(Uuid, u64, u64)> = lost
-        .filter_map(|(id, points)| match id {
-            BatchId::Sequenced { epoch, seq, .. } => Some((epoch, seq, points)),
+fn as_ranges(
+    lost: impl Iterator<Item = (Serial, BatchId, u64)>,
+    reason: GivenUpReason,
+) -> Vec<(GivenUp, Vec<Serial>)> {
+    let mut seqs: Vec<(Uuid, u64, u64, Serial)> = lost
+        .filter_map(|(serial, id, points)| match id {
+            BatchId::Sequenced { epoch, seq, .. } => Some((epoch, seq, points, serial)),
             BatchId::Content { .. } => None,
         })
         .collect();
     seqs.sort_unstable();
-    let mut ranges: Vec<GivenUp> = Vec::new();
-    for (epoch, seq, points) in seqs {
+    let mut ranges: Vec<(GivenUp, Vec<Serial>)> = Vec::new();
+    for (epoch, seq, points, serial) in seqs {
         match ranges.last_mut() {
-            Some(last) if last.epoch == epoch && last.last_seq + 1 == seq => {
+            Some((last, serials)) if last.epoch == epoch && last.last_seq + 1 == seq => {
                 last.last_seq = seq;
                 last.points += points;
+                serials.push(serial);
             }
-            _ => ranges.push(GivenUp { epoch, first_seq: seq, last_seq: seq, points, reason }),
+            _ => {
+                let range = GivenUp { epoch, first_seq: seq, last_seq: seq, points, reason };
+                ranges.push((range, vec![serial]));
+            }
         }
     }
     ranges

@@ -13,10 +13,11 @@ use super::segment;
 use super::store::Store;
 use crate::identity::{CustodyLog, GivenUpReason};
 
-/// Reads of one record that may fail, each at another time, before it counts as damaged.
-const FAILED_READS_MAX: u8 = 3;
-/// The pause between them.
+/// The pause after a first failed read of a record; twice as long after each further one, up to a
+/// minute. A disk that refuses to read says nothing of the record: it waits until it can be read,
+/// or until it is too old.
 const READ_AGAIN_AFTER_MS: i64 = 1_000;
+const READ_AGAIN_AFTER_MS_MAX: i64 = 60_000;
 
 /// What deliver asks for.
 #[derive(Clone, Copy, Debug)]
@@ -111,17 +112,13 @@ impl<D: Disk> Store<D> {
     }
 
     fn read_failed(&mut self, serial: Serial, unread: &Unread, log: &Arc<dyn CustodyLog>) {
-        let again_at = self.now_ms + READ_AGAIN_AFTER_MS;
         let Some(entry) = self.index.get_mut(serial) else { return };
-        entry.failed_reads += 1;
-        if matches!(unread, Unread::Unreadable) && entry.failed_reads < FAILED_READS_MAX {
-            entry.not_before_ms = again_at;
-            return;
-        }
-        if self.give_up(&[serial], GivenUpReason::SpoolDamaged, log) {
+        let pause_ms = READ_AGAIN_AFTER_MS << entry.failed_reads.min(10);
+        entry.failed_reads = entry.failed_reads.saturating_add(1);
+        entry.not_before_ms = self.now_ms + pause_ms.min(READ_AGAIN_AFTER_MS_MAX);
+        let is_damaged = matches!(unread, Unread::Damaged);
+        if is_damaged && self.give_up(&[serial], GivenUpReason::SpoolDamaged, log) {
             self.metrics.spool_damaged_records.inc();
-        } else if let Some(entry) = self.index.get_mut(serial) {
-            entry.not_before_ms = again_at;
         }
     }
 

@@ -26,12 +26,16 @@ impl CustodyLog for Books {
         self.accepted.lock().unwrap().push(*id);
     }
 
-    fn given_up(&self, given_up: GivenUp) -> io::Result<()> {
+    fn given_up(&self, given_up: &GivenUp) -> io::Result<()> {
         if self.machine.is_dark() || self.broken.load(Ordering::Relaxed) {
             return Err(io::ErrorKind::StorageFull.into());
         }
-        self.given_up.send_modify(|all| all.push(given_up));
+        self.gone(given_up);
         Ok(())
+    }
+
+    fn gone(&self, given_up: &GivenUp) {
+        self.given_up.send_modify(|all| all.push(given_up.clone()));
     }
 }
 
