@@ -19,6 +19,7 @@ use crate::collect::host;
 use crate::collect::rounds::{Rounds, WINDOWS_WAITING_MAX};
 use crate::collect::sample::Sampler;
 use crate::collect::statsd::Listener;
+use crate::credential::Credential;
 use crate::deliver::http_client::Internet;
 use crate::deliver::{self, DeliveryStatus, Leftover, QUARANTINE_DIR, Stop};
 use crate::folder::RealFolder;
@@ -36,7 +37,13 @@ const CLOSING_TIME: Duration = Duration::from_secs(2);
 /// # Errors
 /// The state directory, the spool or what delivery needs can't be used.
 pub async fn run(settings: Settings, ctx: Context) -> Result<Drained, RunError> {
+    let token_file = settings.agent.token_file.clone().filter(|_| !settings.agent.token.is_set());
     let settings = Arc::new(settings.resolved().map_err(|e| Misconfigured(e.to_string()))?);
+    let token = settings.agent.token.clone();
+    let credential = match token_file {
+        Some(file) => Credential::in_file(token, file, ctx.reload.clone()),
+        None => Credential::fixed(token),
+    };
     let metrics = ctx.metrics.register(Metrics::register);
     let (spool, identity) = open(&settings, &metrics).await?;
     let delivery = Arc::new(DeliveryStatus::new());
@@ -51,6 +58,7 @@ pub async fn run(settings: Settings, ctx: Context) -> Result<Drained, RunError> 
         api_health: ctx.health.register("ingest-api"),
         s3_health: ctx.health.register("s3"),
         network: Arc::new(Internet),
+        credential,
         quarantine: Arc::new(RealFolder::new(&settings.agent.state_dir.join(QUARANTINE_DIR))),
     };
     let mut delivering = tokio::spawn(deliver::run(parts, stop.clone()));

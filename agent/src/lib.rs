@@ -14,6 +14,8 @@ pub mod clock;
 pub mod durable;
 pub mod folder;
 
+pub mod credential;
+
 pub mod collect;
 
 pub mod assemble;

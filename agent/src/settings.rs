@@ -123,7 +123,8 @@ pub struct AgentSettings {
     pub host: String,
     /// The bearer token (`spw_…`). Better kept in `token_file`.
     pub token: Secret,
-    /// A file holding the token, readable by the agent's user only.
+    /// A file holding the token, readable by the agent's user only. It is looked at every second:
+    /// a new token counts without a restart.
     pub token_file: Option<PathBuf>,
     /// Identity and (unless told otherwise) the spool live here. Losing it costs the identity,
     /// so it belongs on a disk that survives a reboot.

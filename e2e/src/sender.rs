@@ -208,8 +208,9 @@ impl PlayedHost {
 
     fn recipe(&self, window: usize, role: Role) -> Recipe {
         Recipe {
-            // What comes round by S3 has no place in the order that "last" speaks of.
-            revises: self.options.mix.revises && matches!(role, Role::Plain | Role::Both),
+            // A copy that comes round by S3 may be applied before the live batches ahead of it: it
+            // has no place in the order that "last" speaks of.
+            revises: self.options.mix.revises && role == Role::Plain,
             ..self.options.recipe(self.host, window, (self.agent_id, self.epoch))
         }
     }

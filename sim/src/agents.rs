@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use spillway_agent::assemble::{self, Assembler, Ended, Kept, Window};
 use spillway_agent::collect::Reading;
+use spillway_agent::credential::Credential;
 use spillway_agent::deliver::{self, DeliveryStatus, Stop};
 use spillway_agent::identity::{Binding, CustodyLog, Identity};
 use spillway_agent::metrics::Metrics;
@@ -147,6 +148,7 @@ impl Agent {
             api_health: context.health.register("ingest-api"),
             s3_health: context.health.register("s3"),
             network: Arc::new(Wire { places: self.places.clone(), life: life.clone() }),
+            credential: Credential::fixed(settings.agent.token.clone()),
             quarantine: life.folder("quarantine"),
         };
         let delivering = tokio::spawn(deliver::run(parts, stop.clone()));

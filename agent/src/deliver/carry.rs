@@ -45,8 +45,8 @@ impl Carrier {
     pub async fn new(parts: Parts, stop: Stop) -> Result<Self, StartError> {
         let settings = Arc::clone(&parts.settings);
         let network = &*parts.network;
-        let api = IngestApi::over(network, &settings)?;
-        let s3 = S3Park::over(network, &settings)?;
+        let api = IngestApi::over(network, &settings, parts.credential.clone())?;
+        let s3 = S3Park::over(network, &settings, parts.credential.clone())?;
         let (folder, log) = (Arc::clone(&parts.quarantine), Arc::clone(&parts.log));
         let opening = outside::blocking(move || Quarantine::open(folder, log));
         let quarantine = Arc::new(Mutex::new(opening.await?));

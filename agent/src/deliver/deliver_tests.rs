@@ -14,6 +14,7 @@ use uuid::Uuid;
 use super::http_client::Internet;
 use super::test_server::{Reply, Seen, TestServer, accepted, answer, problem};
 use super::{DeliveryStatus, Leftover, Parts, StartError, Stop, run};
+use crate::credential::Credential;
 use crate::folder::RealFolder;
 use crate::identity::{CustodyLog, GivenUpReason};
 use crate::metrics::Metrics;
@@ -89,6 +90,11 @@ impl Bench {
         let status = Arc::new(DeliveryStatus::new());
         let stop = Stop { drain: CancellationToken::new(), now: CancellationToken::new() };
         let context = Context::for_test("agent");
+        let token = settings.agent.token.clone();
+        let credential = match settings.agent.token_file.clone() {
+            Some(file) => Credential::in_file(token, file, context.reload.clone()),
+            None => Credential::fixed(token),
+        };
         let parts = Parts {
             settings: Arc::new(settings),
             spool: opened.spool.clone(),
@@ -98,6 +104,7 @@ impl Bench {
             api_health: context.health.register("ingest-api"),
             s3_health: context.health.register("s3"),
             network: Arc::new(Internet),
+            credential,
             quarantine: Arc::new(RealFolder::new(&dir.path().join(super::QUARANTINE_DIR))),
         };
         let running = tokio::spawn(run(parts, stop.clone()));
@@ -222,6 +229,34 @@ async fn a_refused_token_loses_nothing_and_parks_no_more_than_its_cap() {
     api.play(take_all);
     bench.empty().await;
     assert_eq!((bench.metrics.batches_parked.get(), bench.metrics.batches_acked.get()), (1, 9));
+    bench.drained().await;
+}
+
+/// Takes batches of whoever has the new token.
+fn only_new_token(seen: &Seen) -> Reply {
+    match seen.head.contains("spw_id_new") {
+        true => take_all(seen),
+        false => answer(401, "", ""),
+    }
+}
+
+#[tokio::test]
+async fn a_token_that_is_replaced_in_its_file_is_used_without_a_restart() {
+    let api = TestServer::start(only_new_token).await;
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("token");
+    std::fs::write(&file, "spw_id_old").unwrap();
+    let token_file = file.clone();
+    let set = |settings: &mut Settings| settings.agent.token_file = Some(token_file.clone());
+    let bench = Bench::start(&api, None, set).await;
+    bench.append(1..=3).await;
+    api.wait_for(2).await;
+    assert!(bench.status.snapshot().auth_refused);
+    let new = dir.path().join("new");
+    std::fs::write(&new, "spw_id_new").unwrap();
+    std::fs::rename(&new, &file).unwrap();
+    bench.empty().await;
+    assert_eq!(bench.metrics.batches_acked.get(), 3);
     bench.drained().await;
 }
 

@@ -20,6 +20,7 @@ use tokio::time::Instant;
 use super::StartError;
 use super::http_client::{Answer, HttpClient, Internet, Network, Unanswered, Wanted};
 use super::status::now_ms;
+use crate::credential::Credential;
 use crate::settings::Settings;
 
 /// An answer is at most a line for each of 256 batches; more is none of ours.
@@ -65,7 +66,7 @@ pub struct IngestApi {
     endpoints: Vec<Endpoint>,
     /// The one that worked last; moved on after each failure.
     current: AtomicUsize,
-    authorization: HeaderValue,
+    credential: Credential,
     request_timeout: Duration,
 }
 
@@ -76,11 +77,15 @@ struct Endpoint {
 
 impl IngestApi {
     pub fn new(settings: &Settings) -> Result<Self, StartError> {
-        Self::over(&Internet, settings)
+        Self::over(&Internet, settings, Credential::fixed(settings.agent.token.clone()))
     }
 
     /// The servers that this network reaches.
-    pub fn over(network: &dyn Network, settings: &Settings) -> Result<Self, StartError> {
+    pub fn over(
+        network: &dyn Network,
+        settings: &Settings,
+        credential: Credential,
+    ) -> Result<Self, StartError> {
         let deliver = &settings.deliver;
         let endpoints: Result<Vec<_>, _> = deliver.endpoints.iter().map(|e| endpoint(e)).collect();
         let endpoints = endpoints?;
@@ -90,16 +95,14 @@ impl IngestApi {
             proxy: deliver.proxy.as_deref().filter(|proxy| !proxy.is_empty()),
             connect_timeout: deliver.connect_timeout.get(),
         })?;
-        let bearer = format!("Bearer {}", settings.agent.token.reveal());
-        let mut authorization = HeaderValue::try_from(bearer).map_err(|_| StartError::Token)?;
-        authorization.set_sensitive(true);
+        credential.authorization()?;
         // Agents start at different servers, or all would lean on the first.
         let spread = outside::spread() as usize;
         Ok(Self {
             client,
             current: AtomicUsize::new(spread.checked_rem(endpoints.len()).unwrap_or_default()),
             endpoints,
-            authorization,
+            credential,
             request_timeout: deliver.request_timeout.get(),
         })
     }
@@ -114,10 +117,12 @@ impl IngestApi {
         frames.iter().for_each(|frame| body.extend_from_slice(frame));
         let mut request = Request::post(endpoint.batches.clone())
             .header(CONTENT_TYPE, FRAMES)
-            .header(AUTHORIZATION, self.authorization.clone())
             .header(ATTEMPT, attempt);
         if let Some(headers) = request.headers_mut() {
             headers.insert(LANE, HeaderValue::from_static(lane.as_str()));
+            // What is no token was never taken over.
+            headers
+                .extend(self.credential.authorization().ok().map(|token| (AUTHORIZATION, token)));
         }
         let mut told = match request.body(Full::new(body.freeze())) {
             Ok(request) => self.exchange(request, frames.len(), &endpoint.base).await,

@@ -203,7 +203,7 @@ fn settings_that_can_not_work_are_found_at_the_start() {
     assert!(matches!(IngestApi::new(&settings(&["http://bad host"])), Err(StartError::Url { .. })));
     let mut broken = settings(&["http://a"]);
     broken.agent.token = Secret::new("line\nbreak".to_owned());
-    assert!(matches!(IngestApi::new(&broken), Err(StartError::Token)));
+    assert!(matches!(IngestApi::new(&broken), Err(StartError::Token(_))));
     let mut broken = settings(&["https://a"]);
     broken.deliver.ca_file = Some("/nowhere.pem".into());
     assert!(matches!(IngestApi::new(&broken), Err(StartError::Client(_))));

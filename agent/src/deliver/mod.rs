@@ -18,6 +18,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
+use crate::credential::{Credential, NoToken};
 use crate::folder::Folder;
 use crate::identity::CustodyLog;
 use crate::metrics::Metrics;
@@ -63,6 +64,7 @@ pub struct Parts {
     pub api_health: DependencyProbe,
     pub s3_health: DependencyProbe,
     pub network: Arc<dyn Network>,
+    pub credential: Credential,
     /// Where refused batches lie.
     pub quarantine: Arc<dyn Folder>,
 }
@@ -90,8 +92,8 @@ pub enum StartError {
     Key(#[from] seal::KeyError),
     #[error("{url:?} is not the base URL of an ingest-api")]
     Url { url: String },
-    #[error("the token can't be put into a header")]
-    Token,
+    #[error(transparent)]
+    Token(#[from] NoToken),
     #[error("a task of delivery ended by itself")]
     Task(#[from] tokio::task::JoinError),
 }

@@ -26,6 +26,7 @@ use super::http_client::{Answer, HttpClient, Internet, Network, Unanswered, Want
 use super::ingest_api::{retry_after, server_date_ms};
 use super::seal::{SealError, Sealed, Sealer};
 use super::status::now_ms;
+use crate::credential::Credential;
 use crate::settings::Settings;
 
 /// S3's errors are short XML.
@@ -96,17 +97,20 @@ pub struct S3Park {
 impl S3Park {
     /// `None` if there is no such way.
     pub fn new(settings: &Settings) -> Result<Option<Self>, StartError> {
-        Self::over(&Internet, settings)
+        Self::over(&Internet, settings, Credential::fixed(settings.agent.token.clone()))
     }
 
     /// The same, over this network.
-    pub fn over(network: &dyn Network, settings: &Settings) -> Result<Option<Self>, StartError> {
+    pub fn over(
+        network: &dyn Network,
+        settings: &Settings,
+        credential: Credential,
+    ) -> Result<Option<Self>, StartError> {
         let spill = &settings.spill;
         if !spill.enabled {
             return Ok(None);
         }
-        let token = settings.agent.token.clone();
-        let sealer = Sealer::new(&spill.public_key, &spill.key_id, token)?;
+        let sealer = Sealer::new(&spill.public_key, &spill.key_id, credential)?;
         let client = network.client(Wanted {
             tls: spill.endpoint.starts_with("https:"),
             ca_file: spill.ca_file.as_deref(),

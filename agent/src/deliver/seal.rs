@@ -4,6 +4,7 @@
 //! moment later. The token travels inside, so a forged object proves itself forged; header and
 //! object key are bound to the ciphertext, so objects can't be swapped. The layout is proto's.
 
+use crate::credential::Credential;
 use bytes::{Bytes, BytesMut};
 use hpke::aead::AesGcm256;
 use hpke::kdf::HkdfSha256;
@@ -12,7 +13,6 @@ use hpke::{Deserializable as _, Kem, OpModeS, Serializable as _};
 use spillway_proto::object_key::ObjectKey;
 use spillway_proto::sealed_object::{ClearHeader, HPKE_INFO, KeyId, Payload, SealedError};
 use spillway_runtime::outside;
-use spillway_runtime::settings::Secret;
 
 type PublicKey = <X25519HkdfSha256 as Kem>::PublicKey;
 
@@ -21,7 +21,7 @@ type PublicKey = <X25519HkdfSha256 as Kem>::PublicKey;
 pub struct Sealer {
     public_key: PublicKey,
     key_id: KeyId,
-    token: Secret,
+    credential: Credential,
 }
 
 /// A sealed object and the only name under which it opens.
@@ -53,7 +53,7 @@ pub enum SealError {
 impl Sealer {
     /// `public_key` is 64 hex digits. `key_id`, if set, must be that key's: a typing error must
     /// show now, and not when the objects can't be opened.
-    pub fn new(public_key: &str, key_id: &str, token: Secret) -> Result<Self, KeyError> {
+    pub fn new(public_key: &str, key_id: &str, credential: Credential) -> Result<Self, KeyError> {
         let bytes: [u8; 32] = hex::decode(public_key.trim())
             .ok()
             .and_then(|bytes| bytes.try_into().ok())
@@ -63,7 +63,7 @@ impl Sealer {
             return Err(KeyError::KeyId);
         }
         let public_key = PublicKey::from_bytes(&bytes).map_err(|_| KeyError::PublicKey)?;
-        Ok(Self { public_key, key_id: own_id, token })
+        Ok(Self { public_key, key_id: own_id, credential })
     }
 
     /// Seals frames under a new random name.
@@ -73,7 +73,8 @@ impl Sealer {
         let key = ObjectKey::from_random(u128::from_le_bytes(random));
         let mut body = BytesMut::with_capacity(frames.iter().map(Bytes::len).sum());
         frames.iter().for_each(|frame| body.extend_from_slice(frame));
-        let payload = Payload { token: self.token.reveal(), frames: &body };
+        let token = self.credential.token();
+        let payload = Payload { token: token.reveal(), frames: &body };
         let plain = payload.to_padded_bytes()?;
         let (encapsulated, mut context) = hpke::setup_sender::<
             AesGcm256,
@@ -95,6 +96,7 @@ impl Sealer {
 mod tests {
     use super::*;
     use hpke::OpModeR;
+    use spillway_runtime::settings::Secret;
 
     type PrivateKey = <X25519HkdfSha256 as Kem>::PrivateKey;
 
@@ -118,7 +120,8 @@ mod tests {
     }
 
     fn sealer(public: &str) -> Sealer {
-        Sealer::new(public, "", Secret::new("spw_id_secret".to_owned())).unwrap()
+        let token = Credential::fixed(Secret::new("spw_id_secret".to_owned()));
+        Sealer::new(public, "", token).unwrap()
     }
 
     #[test]
@@ -154,7 +157,9 @@ mod tests {
     fn a_wrong_key_or_a_wrong_name_for_it_is_found_at_the_start() {
         let public = pair().1;
         let id = KeyId::of_public_key(&hex::decode(&public).unwrap().try_into().unwrap()).to_hex();
-        let new = |public: &str, id: &str| Sealer::new(public, id, Secret::default()).err();
+        let new = |public: &str, id: &str| {
+            Sealer::new(public, id, Credential::fixed(Secret::default())).err()
+        };
         assert_eq!(new(&public, &id), None);
         assert_eq!(new(&public, "0000000000000000"), Some(KeyError::KeyId));
         assert_eq!(new("abcd", ""), Some(KeyError::PublicKey));
