@@ -35,6 +35,7 @@ mod f28_acks_slower_than_the_deadline;
 mod f29_lost_log;
 mod f31_late_data;
 mod f32_random_mix;
+mod f33_load_balancers;
 mod hostile;
 mod hostile_load;
 mod hostile_objects;
