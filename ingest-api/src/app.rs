@@ -23,8 +23,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::admit::Admission;
 use crate::authenticate::Caller;
+use crate::http::Server;
 use crate::http::respond::{ErrorId, Problem};
-use crate::http::{Server, tls};
+use crate::http::tls::Tls;
 use crate::metrics::Metrics;
 use crate::settings::IngestSettings;
 
@@ -151,13 +152,13 @@ impl Ingest {
     pub async fn start(settings: IngestSettings, context: &Context) -> Result<Self, RunError> {
         let partitioning = settings.topics.partitioning();
         let partitioning = partitioning.ok_or(Misconfigured("topics: not valid".to_owned()))?;
-        let tls = tls::acceptor(&settings.tls)?;
         #[cfg(feature = "mutants")]
         let settings = crate::mutant::spoiled(settings);
         let register = |registry: &mut _| {
             (Metrics::register(registry), Publisher::start(&settings.kafka, registry))
         };
         let (metrics, publisher) = context.metrics.register(register);
+        let tls = Tls::start(&settings.tls, context.reload.clone(), &metrics)?;
         let tokens = TokenFile::watch(&settings.tokens.file, context.reload.clone());
         let listen = settings.http.listen;
         let outside = Outside { metrics, publisher: publisher?, tokens };

@@ -31,6 +31,7 @@ pub struct Metrics {
     pub connections: Gauge,
     pub connections_refused: Counter,
     pub connections_malformed: Counter,
+    pub certificate_expires: Gauge,
     pub panics: Counter,
 }
 
@@ -62,6 +63,7 @@ impl Metrics {
             connections: Gauge::default(),
             connections_refused: Counter::default(),
             connections_malformed: Counter::default(),
+            certificate_expires: Gauge::default(),
             panics: Counter::default(),
         };
         metrics.enter(registry);
@@ -109,6 +111,11 @@ impl Metrics {
             "connections_malformed",
             "Connections ended because what came was no HTTP/1.1 request",
             self.connections_malformed.clone(),
+        );
+        to.register(
+            "certificate_expires_timestamp_seconds",
+            "When the certificate in force expires, in seconds since the Unix epoch; 0 without TLS",
+            self.certificate_expires.clone(),
         );
         to.register("panics", "Requests whose handler panicked", self.panics.clone());
     }

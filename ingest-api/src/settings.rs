@@ -70,10 +70,14 @@ pub struct HttpSettings {
 #[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct TlsSettings {
-    /// PEM file with the certificate and its chain.
+    /// PEM file with the certificate and its chain. All three files are looked at every second: a
+    /// renewed certificate counts for new connections, without a restart.
     pub certificate_file: Option<PathBuf>,
     /// PEM file with the private key.
     pub key_file: Option<PathBuf>,
+    /// PEM file with the authority of senders' certificates. With it, whoever has none from there
+    /// can't connect; a token is needed all the same.
+    pub client_ca_file: Option<PathBuf>,
 }
 
 /// Who may send.

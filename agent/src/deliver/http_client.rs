@@ -23,8 +23,8 @@ use hyper_util::client::legacy::connect::dns::Name;
 use hyper_util::client::legacy::connect::proxy::Tunnel;
 use hyper_util::client::legacy::{Client, Error as ClientError};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
-use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, RootCertStore};
 use spillway_runtime::deadline::within;
 use tower_service::Service;
@@ -50,6 +50,8 @@ type Secured<C> = Deadlined<HttpsConnector<C>>;
 pub enum BuildError {
     #[error("the certificates in {file} can't be read")]
     CaFile { file: PathBuf, source: rustls::pki_types::pem::Error },
+    #[error("the key in {file} can't be read")]
+    KeyFile { file: PathBuf, source: rustls::pki_types::pem::Error },
     #[error("{file} holds no certificate")]
     NoCertificate { file: PathBuf },
     #[error("the system's certificates can't be read; set ca_file")]
@@ -93,6 +95,8 @@ pub struct Answer {
 pub struct Wanted<'a> {
     pub tls: bool,
     pub ca_file: Option<&'a Path>,
+    /// The client's own certificate and its key, for servers that ask for one.
+    pub own: Option<(&'a Path, &'a Path)>,
     pub proxy: Option<&'a str>,
     pub connect_timeout: Duration,
 }
@@ -222,19 +226,30 @@ fn tls(wanted: Wanted<'_>) -> Result<ClientConfig, BuildError> {
         None => builder.with_native_roots().map_err(BuildError::SystemCertificates)?,
         Some(file) => builder.with_root_certificates(roots(file)?),
     };
-    Ok(trusting.with_no_client_auth())
+    let Some((certificate, key)) = wanted.own else { return Ok(trusting.with_no_client_auth()) };
+    let unreadable = |source| BuildError::KeyFile { file: key.to_owned(), source };
+    let key = PrivateKeyDer::from_pem_file(key).map_err(unreadable)?;
+    Ok(trusting.with_client_auth_cert(certificates(certificate)?, key)?)
 }
 
 fn roots(file: &Path) -> Result<RootCertStore, BuildError> {
-    let unreadable = |source| BuildError::CaFile { file: file.to_owned(), source };
     let mut roots = RootCertStore::empty();
-    for certificate in CertificateDer::pem_file_iter(file).map_err(unreadable)? {
-        roots.add(certificate.map_err(unreadable)?)?;
-    }
-    if roots.is_empty() {
-        return Err(BuildError::NoCertificate { file: file.to_owned() });
+    for certificate in certificates(file)? {
+        roots.add(certificate)?;
     }
     Ok(roots)
+}
+
+/// All certificates of a PEM file, of which there must be one at least.
+fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, BuildError> {
+    let unreadable = |source| BuildError::CaFile { file: file.to_owned(), source };
+    let found =
+        CertificateDer::pem_file_iter(file).and_then(Iterator::collect::<Result<Vec<_>, _>>);
+    let found = found.map_err(unreadable)?;
+    if found.is_empty() {
+        return Err(BuildError::NoCertificate { file: file.to_owned() });
+    }
+    Ok(found)
 }
 
 /// A connector whose whole work, TLS included, has a deadline.

@@ -92,6 +92,7 @@ impl IngestApi {
         let client = network.client(Wanted {
             tls: endpoints.iter().any(|endpoint| endpoint.batches.scheme_str() == Some("https")),
             ca_file: deliver.ca_file.as_deref(),
+            own: deliver.client_certificate_file.as_deref().zip(deliver.client_key_file.as_deref()),
             proxy: deliver.proxy.as_deref().filter(|proxy| !proxy.is_empty()),
             connect_timeout: deliver.connect_timeout.get(),
         })?;

@@ -114,6 +114,7 @@ impl S3Park {
         let client = network.client(Wanted {
             tls: spill.endpoint.starts_with("https:"),
             ca_file: spill.ca_file.as_deref(),
+            own: None,
             proxy: None,
             connect_timeout: spill.connect_timeout.get(),
         })?;

@@ -138,6 +138,10 @@ fn deliver(settings: &Settings, problems: &mut Vec<Problem>) {
     for (index, endpoint) in deliver.endpoints.iter().enumerate() {
         url(&format!("deliver.endpoints[{index}]"), endpoint, problems);
     }
+    if deliver.client_certificate_file.is_some() != deliver.client_key_file.is_some() {
+        let text = "and deliver.client_key_file belong together";
+        problems.push(Problem::new("deliver.client_certificate_file", text));
+    }
     if let Some(proxy) = &deliver.proxy {
         url("deliver.proxy", proxy, problems);
     }

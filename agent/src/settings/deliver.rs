@@ -14,6 +14,10 @@ pub struct DeliverSettings {
     pub endpoints: Vec<String>,
     /// A PEM file with the certificate authorities to trust. Empty: the system's.
     pub ca_file: Option<PathBuf>,
+    /// A PEM file with this agent's own certificate, where ingest-api asks senders for one.
+    pub client_certificate_file: Option<PathBuf>,
+    /// A PEM file with its key.
+    pub client_key_file: Option<PathBuf>,
     /// An HTTP proxy (`http://proxy:3128`) for the way to ingest-api. Empty: none.
     pub proxy: Option<String>,
     /// How long a connection may take, TLS included.
@@ -54,6 +58,8 @@ impl Default for DeliverSettings {
         Self {
             endpoints: vec!["http://127.0.0.1:8480".to_owned()],
             ca_file: None,
+            client_certificate_file: None,
+            client_key_file: None,
             proxy: None,
             connect_timeout: Dur::from_secs(3),
             request_timeout: Dur::from_secs(10),

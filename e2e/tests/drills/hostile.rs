@@ -261,11 +261,11 @@ fn credentials(token: &str, revoked: &str, expired: &str) -> Vec<Input> {
 async fn hostile_requests_meet_their_status_bounded_memory_and_no_neighbour() {
     let mut stage = Stage::start("ingest-api-0").await;
     let token = stage.token("acme");
-    let revoked = made_token(&stage.rig, &[]).await;
+    let revoked = made_token(&stage.rig, "acme", &[]).await;
     let id = revoked.split('_').nth(1).expect("a token has an id");
     let done = stage.rig.stack.console(&["token", "revoke", id, "--yes"]).await;
     assert!(done.expect("the console runs").status.success());
-    let expired = made_token(&stage.rig, &["--expires-in", "1s"]).await;
+    let expired = made_token(&stage.rig, "acme", &["--expires-in", "1s"]).await;
     let inputs = [
         compressed(&token),
         malformed(&token),
@@ -280,8 +280,9 @@ async fn hostile_requests_meet_their_status_bounded_memory_and_no_neighbour() {
     assert_eq!(panics, 0.0);
 }
 
-async fn made_token(rig: &Rig, more: &[&str]) -> String {
-    let create = ["token", "create", "--environment", "acme", "--output", "json", "--yes"];
+/// A new token of this environment.
+pub async fn made_token(rig: &Rig, environment: &str, more: &[&str]) -> String {
+    let create = ["token", "create", "--environment", environment, "--output", "json", "--yes"];
     let made = rig.stack.console(&[&create, more].concat()).await.expect("the console runs");
     let said: serde_json::Value = serde_json::from_slice(&made.stdout).expect("it says JSON");
     let token = said["token"].as_str().or_else(|| said["facts"]["token"].as_str());

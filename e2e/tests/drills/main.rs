@@ -36,6 +36,7 @@ mod f29_lost_log;
 mod f31_late_data;
 mod f32_random_mix;
 mod f33_load_balancers;
+mod f34_renewals;
 mod hostile;
 mod hostile_load;
 mod hostile_objects;

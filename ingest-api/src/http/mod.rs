@@ -30,6 +30,7 @@ use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
+use self::tls::Tls;
 use crate::app::App;
 
 /// Header section and read buffer of one connection.
@@ -48,13 +49,13 @@ const LINGER_WITHIN: Duration = Duration::from_secs(2);
 pub struct Server {
     app: Arc<App>,
     listener: TcpListener,
-    tls: Option<TlsAcceptor>,
+    tls: Option<Tls>,
     failures: LogGate,
 }
 
 impl Server {
     #[must_use]
-    pub fn new(app: Arc<App>, listener: TcpListener, tls: Option<TlsAcceptor>) -> Self {
+    pub fn new(app: Arc<App>, listener: TcpListener, tls: Option<Tls>) -> Self {
         Self { app, listener, tls, failures: LogGate::default() }
     }
 
@@ -69,7 +70,7 @@ impl Server {
                 () = self.app.closing.cancelled() => break,
                 accepted = self.listener.accept() => match accepted {
                     Ok((stream, peer)) if connections.len() < connections_max => {
-                        let tls = self.tls.clone();
+                        let tls = self.tls.as_ref().map(Tls::acceptor);
                         connections.spawn(connection(Arc::clone(&self.app), stream, peer, tls));
                     }
                     // Closed at once, so that the sender tries another server.

@@ -45,15 +45,27 @@ impl<V: Send + Sync + 'static> WatchedFile<V> {
         P: Fn(&str, Option<&V>) -> Result<V, E> + Send + Sync + 'static,
         E: Display + 'static,
     {
+        Self::together(vec![path.into()], reload, move |texts, before| {
+            parse(texts.first().map_or("", String::as_str), before)
+        })
+    }
+
+    /// The same for files that count together, as a certificate and its key do: read again when
+    /// any of them changes. `parse` gets their texts in the order of `paths`.
+    pub fn together<P, E>(paths: Vec<PathBuf>, reload: watch::Receiver<u64>, parse: P) -> Self
+    where
+        P: Fn(&[String], Option<&V>) -> Result<V, E> + Send + Sync + 'static,
+        E: Display + 'static,
+    {
         let (sender, current) = watch::channel(None);
         let last_error = Arc::new(Mutex::new(None));
         let mut watcher = Watcher {
-            path: path.into(),
+            paths,
             parse,
             sender,
             last_error: Arc::clone(&last_error),
             seen: None,
-            text: None,
+            texts: None,
         };
         watcher.look();
         let task = tokio::spawn(watcher.run(reload));
@@ -97,18 +109,18 @@ impl Drop for EndOnDrop {
 type Stamp = (SystemTime, u64);
 
 struct Watcher<V, P> {
-    path: PathBuf,
+    paths: Vec<PathBuf>,
     parse: P,
     sender: watch::Sender<Option<Arc<V>>>,
     last_error: Arc<Mutex<Option<String>>>,
-    seen: Option<Stamp>,
-    text: Option<String>,
+    seen: Option<Vec<Stamp>>,
+    texts: Option<Vec<String>>,
 }
 
 impl<V, P, E> Watcher<V, P>
 where
     V: Send + Sync + 'static,
-    P: Fn(&str, Option<&V>) -> Result<V, E> + Send + Sync + 'static,
+    P: Fn(&[String], Option<&V>) -> Result<V, E> + Send + Sync + 'static,
     E: Display + 'static,
 {
     async fn run(mut self, mut reload: watch::Receiver<u64>) {
@@ -123,43 +135,50 @@ where
                     self.seen = None;
                 }
             }
-            // A small local file, once a second: cheaper read here than handed to another thread.
+            // Small local files, once a second: cheaper read here than handed to another thread.
             self.look();
         }
     }
 
     fn look(&mut self) {
-        let stamp = stamp(&self.path);
-        if stamp.is_some() && stamp == self.seen {
+        let stamps: Option<Vec<Stamp>> = self.paths.iter().map(|path| stamp(path)).collect();
+        if stamps.is_some() && stamps == self.seen {
             return;
         }
-        match read(&self.path) {
-            Ok(text) => {
-                self.seen = stamp;
-                if self.text.as_ref() != Some(&text) {
-                    self.take(text);
+        let texts: std::io::Result<Vec<String>> =
+            self.paths.iter().map(|path| read(path)).collect();
+        match texts {
+            Ok(texts) => {
+                self.seen = stamps;
+                if self.texts.as_ref() != Some(&texts) {
+                    self.take(texts);
                 }
             }
             Err(cause) => {
                 // Gone or unreadable: when it is back it counts as new, even with the same content.
                 self.seen = None;
-                self.text = None;
+                self.texts = None;
                 self.refuse(format!("cannot be read: {cause}"));
             }
         }
     }
 
-    fn take(&mut self, text: String) {
+    fn take(&mut self, texts: Vec<String>) {
         let before = self.sender.borrow().clone();
-        match (self.parse)(&text, before.as_deref()) {
+        match (self.parse)(&texts, before.as_deref()) {
             Ok(version) => {
-                info!(path = %self.path.display(), "read; in force from now on");
+                info!(files = %self.names(), "read; in force from now on");
                 self.set_error(None);
                 self.sender.send_replace(Some(Arc::new(version)));
             }
             Err(cause) => self.refuse(cause.to_string()),
         }
-        self.text = Some(text);
+        self.texts = Some(texts);
+    }
+
+    fn names(&self) -> String {
+        let names: Vec<String> = self.paths.iter().map(|path| path.display().to_string()).collect();
+        names.join(", ")
     }
 
     fn refuse(&self, cause: String) {
@@ -172,7 +191,7 @@ where
             } else {
                 "there is no good version yet"
             };
-            error!(path = %self.path.display(), cause, "refused; {in_force}");
+            error!(files = %self.names(), cause, "refused; {in_force}");
         }
         self.set_error(Some(cause));
     }

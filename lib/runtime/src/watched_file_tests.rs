@@ -70,3 +70,32 @@ async fn sighup_reads_the_file_even_when_time_and_size_are_the_same() {
     reload.send_modify(|n| *n += 1);
     until(&file, |f| f.current().as_deref() == Some(&2)).await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn files_that_count_together_are_taken_once_they_fit_whichever_came_first() {
+    let dir = tempfile::tempdir().unwrap();
+    let (one, other) = (dir.path().join("one"), dir.path().join("other"));
+    for path in [&one, &other] {
+        std::fs::write(path, "1").unwrap();
+    }
+    let (reload, _) = watch::channel(0);
+    let paths = vec![one.clone(), other.clone()];
+    let file =
+        WatchedFile::together(paths, reload.subscribe(), |texts, _: Option<&String>| match texts {
+            [one, other] if one == other => Ok(one.clone()),
+            _ => Err("they do not fit"),
+        });
+    assert_eq!(file.current().as_deref().map(String::as_str), Some("1"));
+    for (first, second) in [(&one, &other), (&other, &one)] {
+        let new = format!("{}+", file.current().unwrap());
+        std::fs::write(first, &new).unwrap();
+        while file.last_error().is_none() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        std::fs::write(second, &new).unwrap();
+        while *file.current().unwrap() != new {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        assert_eq!(file.last_error(), None);
+    }
+}
