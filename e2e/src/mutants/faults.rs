@@ -9,6 +9,7 @@ use spillway_testkit::stack::{End, Stack};
 use tokio::time::Instant;
 
 use crate::ledger::Fate;
+use crate::oracle::log;
 use crate::oracle::trial::Trial;
 use crate::verdict::Findings;
 
@@ -106,6 +107,21 @@ pub async fn consumers_away(stack: &Stack, trial: &mut Trial) -> Result<(), Stac
         found.push(None, || format!("{count} objects were deleted before MySQL had their batches"));
     }
     trial.custody("objects stay in S3 until their batches are stored".into(), found);
+    stack.start_process("consumer-0").await
+}
+
+/// What an operator can do with Kafka's own tools while no consumer runs. The group's offsets are a
+/// hint for others: nobody may miss a record for it.
+pub async fn move_group(stack: &Stack, trial: &Trial) -> Result<(), StackError> {
+    trial.reached(20).await;
+    stack.terminate("consumer-0", SEEN_WITHIN).await?;
+    let ledger = trial.ledger();
+    let accepted = ledger.count(Fate::Ok);
+    until("more is accepted", || async { ledger.count(Fate::Ok) >= accepted + 20 }).await?;
+    let brokers = stack.file().kafka;
+    let moved = tokio::task::spawn_blocking(move || log::skip_to_the_end(&brokers)).await;
+    let moved = moved.map_err(|error| StackError::Refused { what: error.to_string() })?;
+    moved.map_err(|error| StackError::Refused { what: format!("moving the group: {error}") })?;
     stack.start_process("consumer-0").await
 }
 

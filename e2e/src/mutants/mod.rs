@@ -48,7 +48,7 @@ const CASES: [Case; 22] = [
     case("consumer", "forget-declaration", Scenario::Quiet),
     case("consumer", "skip-bad-crc", Scenario::Damaged),
     case("consumer", "offsets-before-rows", Scenario::ConsumerDiesAfterRows),
-    case("consumer", "group-offset-on-start", Scenario::ConsumerDiesAfterCommit),
+    case("consumer", "group-offset-on-start", Scenario::GroupMoved),
     case("consumer", "half-retry", Scenario::Deadlock),
     case("consumer", "skip-fence", Scenario::Zombie),
     case("consumer", "settle-as-applied", Scenario::CommitLost),

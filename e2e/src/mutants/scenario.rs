@@ -32,7 +32,8 @@ pub enum Scenario {
     /// A frame with a flipped bit lies in Kafka.
     Damaged,
     ConsumerDiesAfterRows,
-    ConsumerDiesAfterCommit,
+    /// While no consumer runs, somebody moves the group's offsets to the log's end.
+    GroupMoved,
     Deadlock,
     /// A consumer is frozen in the middle of a transaction until another one has its partitions.
     Zombie,
@@ -72,9 +73,8 @@ pub async fn run(
         Scenario::WorkerDies => faults::dies(&stack, "recovery-worker-0").await?,
         Scenario::ConsumersAway => faults::consumers_away(&stack, &mut trial).await?,
         Scenario::Damaged => poison::damage_one(&stack, &trial).await?,
-        Scenario::ConsumerDiesAfterRows | Scenario::ConsumerDiesAfterCommit => {
-            faults::dies(&stack, "consumer-0").await?;
-        }
+        Scenario::ConsumerDiesAfterRows => faults::dies(&stack, "consumer-0").await?,
+        Scenario::GroupMoved => faults::move_group(&stack, &trial).await?,
         Scenario::Deadlock => deadlock::provoke(&stack, &trial).await?,
         Scenario::Zombie => faults::zombie(&stack).await?,
         Scenario::CommitLost => faults::heal_commits(&stack).await?,
@@ -105,7 +105,8 @@ fn options(scenario: Scenario) -> StackOptions {
         Scenario::LeaderLost => StackOptions { brokers: 3, ..plain },
         Scenario::WorkerDies => failpoint("recovery-worker", "before-publish=abort@2"),
         Scenario::ConsumerDiesAfterRows => failpoint("consumer", "after-rows=abort@6"),
-        Scenario::ConsumerDiesAfterCommit => failpoint("consumer", "after-commit=abort@6"),
+        // Without names of their own, members leave at once, and only then may others commit.
+        Scenario::GroupMoved => plain.set("consumer", "[group]\ninstance = \"\""),
         Scenario::Zombie => {
             let options = failpoint("consumer", "after-rows=sleep:5000@6");
             StackOptions { consumers: 2, ..options }

@@ -4,14 +4,14 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _};
 use rdkafka::error::KafkaError;
 use rdkafka::message::{BorrowedMessage, Message as _};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use spillway_proto::BatchId;
 use spillway_proto::batch_id::BATCH_ID_BYTES;
 use spillway_proto::frame;
-use spillway_proto::kafka_record::{Lane, TOPIC_DEAD_LETTERS};
+use spillway_proto::kafka_record::{CONSUMER_GROUP, Lane, TOPIC_DEAD_LETTERS};
 
 const ASK_DEADLINE: Duration = Duration::from_secs(10);
 /// All records of a run; millions of points are some ten thousand records.
@@ -96,6 +96,22 @@ impl Log {
 /// Kafka does not answer.
 pub fn ends(brokers: &str) -> Result<BTreeMap<Partition, (i64, i64)>, KafkaError> {
     ends_with(&consumer(brokers)?)
+}
+
+/// Commits the log's end for the consumers' group, which must have no members. Blocks.
+///
+/// # Errors
+/// Kafka does not answer, or the group has members.
+pub fn skip_to_the_end(brokers: &str) -> Result<(), KafkaError> {
+    let mut config = ClientConfig::new();
+    config.set("bootstrap.servers", brokers).set("group.id", CONSUMER_GROUP);
+    config.set("enable.auto.commit", "false");
+    let member: BaseConsumer = config.create()?;
+    let mut offsets = TopicPartitionList::new();
+    for ((lane, partition), (_, high)) in ends(brokers)? {
+        offsets.add_partition_offset(lane.topic(), i32::from(partition), Offset::Offset(high))?;
+    }
+    member.commit(&offsets, CommitMode::Sync)
 }
 
 fn consumer(brokers: &str) -> Result<BaseConsumer, KafkaError> {

@@ -58,10 +58,10 @@ async fn a_renewed_certificate_needs_no_restart_and_senders_without_their_own_ge
     for (name, authority) in [("old", &old), ("new", &new), ("senders", &senders)] {
         replace(&dir.path().join(format!("{name}-ca.pem")), &authority.pem());
     }
-    let (certificate, key, senders) =
-        (path("server.pem"), path("server.key"), path("senders-ca.pem"));
+    let (certificate, key) = (path("server.pem"), path("server.key"));
     let tls = format!(
-        "[tls]\ncertificate_file = {certificate:?}\nkey_file = {key:?}\nclient_ca_file = {senders:?}"
+        "[tls]\ncertificate_file = {certificate:?}\nkey_file = {key:?}\nclient_ca_file = {:?}",
+        path("senders-ca.pem")
     );
     let rig = Rig::start(StackOptions::default().set("ingest-api", &tls)).await;
     let url = rig.stack.api_urls().first().expect("an API").replace("http:", "https:");
