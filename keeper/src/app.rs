@@ -10,9 +10,11 @@ use crate::kafka::Kafka;
 use crate::lag::Lag;
 use crate::last_seen::LastSeen;
 use crate::metrics::Metrics;
+use crate::pace::Pace;
 use crate::partitions::Partitions;
 use crate::readers::Readers;
 use crate::retention::Retention;
+use crate::rollups::Rollups;
 use crate::settings::KeeperSettings;
 use crate::shard::ShardHandle;
 use crate::trim::Trim;
@@ -55,6 +57,8 @@ impl Parts {
         let Self { settings, metrics, kafka, .. } = self;
         self.start(duties, &shard, Partitions::new(shard.clone(), settings, metrics));
         self.start(duties, &shard, Retention::new(shard.clone(), settings, metrics));
+        let pace = Pace::new(&shard.name, &settings.pace, metrics);
+        self.start(duties, &shard, Rollups::new(shard.clone(), &settings.rollups, pace, metrics));
         self.start(duties, &shard, Readers::new(shard.clone(), &settings.readers, metrics));
         self.start(duties, &shard, Lag::new(shard.clone(), kafka.clone(), &settings.lag, metrics));
         if let Some(last_seen) = LastSeen::new(shard.clone(), &settings.redis, metrics) {
