@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use spillway_consumer::store::values::{
     Summary, decode_vals, encode_vals, merge, normalize, summarize,
 };
-use sqlx::MySqlConnection;
+use sqlx::{Executor, MySqlConnection};
 
 /// A host with three series, one of each kind.
 #[derive(Clone, Copy, Debug)]
@@ -102,7 +102,8 @@ impl Host {
 }
 
 pub async fn run(conn: &mut MySqlConnection, sql: &str) {
-    if let Err(error) = sqlx::raw_sql(sql).execute(conn).await {
+    // The executor's own method, whose future is boxed: the other form's is not provably Send.
+    if let Err(error) = Executor::execute(conn, sqlx::raw_sql(sql)).await {
         panic!("{error}\n{sql}");
     }
 }
