@@ -58,7 +58,10 @@ impl Parts {
         self.start(duties, &shard, Partitions::new(shard.clone(), settings, metrics));
         self.start(duties, &shard, Retention::new(shard.clone(), settings, metrics));
         let pace = Pace::new(&shard.name, &settings.pace, metrics);
-        self.start(duties, &shard, Rollups::new(shard.clone(), &settings.rollups, pace, metrics));
+        let rollups = Rollups::new(shard.clone(), &settings.rollups, pace.clone(), metrics);
+        self.start(duties, &shard, rollups);
+        let anomalies = Anomalies::new(shard.clone(), &settings.anomalies, pace, metrics);
+        self.start(duties, &shard, anomalies);
         self.start(duties, &shard, Readers::new(shard.clone(), &settings.readers, metrics));
         self.start(duties, &shard, Lag::new(shard.clone(), kafka.clone(), &settings.lag, metrics));
         if let Some(last_seen) = LastSeen::new(shard.clone(), &settings.redis, metrics) {

@@ -15,6 +15,7 @@ pub mod mutant;
 pub mod partitions;
 pub mod retention;
 pub mod rollups;
+pub mod anomalies;
 pub mod last_seen;
 pub mod readers;
 pub mod kafka;

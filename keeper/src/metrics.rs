@@ -58,6 +58,8 @@ pub struct Metrics {
     pub rollup_rows: Family<OfSpan, Counter>,
     pub rollups_too_late: Family<OfSpan, Counter>,
     pub rollup_lag: Family<OfShard, Gauge>,
+    pub series_judged: Family<OfShard, Counter>,
+    pub anomalies: Family<OfShard, Counter>,
     pub commit_seconds: Family<OfShard, Seconds>,
     pub rest_seconds: Family<OfShard, Seconds>,
     pub duty_paused: Family<OfDuty, Gauge>,
@@ -149,6 +151,12 @@ impl Metrics {
             "Age of the oldest minute that waits to be made",
             self.rollup_lag.clone(),
         );
+        r.register(
+            "series_judged",
+            "Series held against their own history",
+            self.series_judged.clone(),
+        );
+        r.register("anomalies", "Events of anomalies opened", self.anomalies.clone());
         r.register(
             "shard_commit_seconds",
             "How long the last small commit took: what background work is paced by",

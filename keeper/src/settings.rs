@@ -36,6 +36,8 @@ pub struct KeeperSettings {
     pub partitions: PartitionSettings,
     /// Minutes and hours made of points.
     pub rollups: RollupSettings,
+    /// Series that behave as they never did.
+    pub anomalies: AnomalySettings,
     /// How much of a shard background work may take.
     pub pace: PaceSettings,
     /// The write buffer for last_seen.
@@ -95,6 +97,16 @@ pub struct RollupSettings {
     /// How long after its end a minute is made for the first time: its last points are on their
     /// way. Whatever comes later has it made again.
     pub settle: Dur,
+}
+
+/// Series that behave as they never did.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct AnomalySettings {
+    /// How often each of them is judged.
+    pub interval: Dur,
+    /// The metrics that are watched, by name; none of them, and nothing is.
+    pub metrics: Vec<String>,
 }
 
 /// How much of a shard background work may take.
@@ -165,6 +177,7 @@ impl Default for KeeperSettings {
             ages: AgeSettings::default(),
             partitions: PartitionSettings::default(),
             rollups: RollupSettings::default(),
+            anomalies: AnomalySettings::default(),
             pace: PaceSettings::default(),
             redis: RedisSettings::default(),
             readers: ReaderSettings::default(),
@@ -203,6 +216,13 @@ impl Default for PartitionSettings {
 impl Default for RollupSettings {
     fn default() -> Self {
         Self { interval: Dur::from_secs(2), settle: Dur::from_secs(10) }
+    }
+}
+
+impl Default for AnomalySettings {
+    fn default() -> Self {
+        let metrics = ["cpu.usage", "load.5m", "mem.usage", "net.recv_bytes", "net.sent_bytes"];
+        Self { interval: Dur::from_mins(5), metrics: metrics.map(str::to_owned).to_vec() }
     }
 }
 
@@ -299,6 +319,7 @@ impl Settings for KeeperSettings {
         for (path, interval) in [
             ("partitions.interval", self.partitions.interval),
             ("rollups.interval", self.rollups.interval),
+            ("anomalies.interval", self.anomalies.interval),
             ("redis.interval", self.redis.interval),
             ("readers.interval", self.readers.interval),
             ("lag.interval", self.lag.interval),

@@ -86,3 +86,16 @@ pub async fn answer<T>(
 ) -> Result<T, ShardError> {
     Ok(within(STATEMENT_DEADLINE, work).await??)
 }
+
+/// Takes a named lock of the server unless another connection has it. It ends with the connection,
+/// and so does whatever the connection has not committed.
+pub async fn lock(session: &mut Session, name: &str) -> Result<bool, ShardError> {
+    let query = sqlx::query_scalar::<_, Option<i64>>("SELECT GET_LOCK(?, 0)").bind(name);
+    Ok(answer(query.fetch_one(&mut **session)).await? == Some(1))
+}
+
+/// Gives the lock to others.
+pub async fn unlock(session: &mut Session, name: &str) -> Result<(), ShardError> {
+    let query = sqlx::query("DO RELEASE_LOCK(?)").bind(name);
+    answer(query.execute(&mut **session)).await.map(|_| ())
+}

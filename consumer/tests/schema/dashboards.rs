@@ -43,7 +43,8 @@ async fn filled() -> Server {
     let mut id = 0;
     for environment in ["demo", "acme"] {
         for host in 0..HOSTS {
-            for (metric, kind) in [("cpu.user", 1), ("disk.used", 1), ("net.bytes_received", 3)] {
+            for (metric, kind) in [("cpu.usage", 1), ("disk.used_bytes", 1), ("net.recv_bytes", 3)]
+            {
                 id += 1;
                 server
                     .run(&format!(

@@ -35,7 +35,7 @@ use crate::duty::Duty;
 use crate::metrics::{Metrics, OfShard, OfSpan};
 use crate::pace::Pace;
 use crate::settings::RollupSettings;
-use crate::shard::{ShardError, ShardHandle, answer};
+use crate::shard::{ShardError, ShardHandle, answer, lock, unlock};
 
 pub const WINDOW_S: u32 = 10;
 pub const MINUTE_S: u32 = 60;
@@ -45,7 +45,7 @@ pub const HOUR_S: u32 = 3_600;
 pub const LOOK_BACK_S: u32 = 600;
 
 /// The named lock of the one keeper that works.
-const LOCK: &str = "spillway_rollups";
+pub const LOCK: &str = "spillway_rollups";
 /// Marks read at once, from either end.
 const MARKS_AT_ONCE: u32 = 400;
 /// Hosts in one transaction.
@@ -76,7 +76,7 @@ impl Rollups {
     /// is up. False when another keeper is at it.
     pub async fn roll(&self, now_s: u32) -> Result<bool, ShardError> {
         let mut session = self.shard.session().await?;
-        if !lock(&mut session).await? {
+        if !lock(&mut session, LOCK).await? {
             session.give_back();
             return Ok(false);
         }
@@ -94,7 +94,7 @@ impl Rollups {
             }
         }
         self.tell_oldest(&mut session, now_s).await?;
-        unlock(&mut session).await?;
+        unlock(&mut session, LOCK).await?;
         session.give_back();
         Ok(true)
     }
@@ -188,15 +188,4 @@ async fn floor(session: &mut Session, span: Span) -> Result<u32, ShardError> {
     };
     let ends = answer(source.ends(session)).await?;
     Ok(ends.first().map_or(0, |end| end.saturating_sub(source.step_s)))
-}
-
-/// Takes the lock unless another one has it. It ends with the connection.
-pub async fn lock(session: &mut Session) -> Result<bool, ShardError> {
-    let query = sqlx::query_scalar::<_, Option<i64>>("SELECT GET_LOCK(?, 0)").bind(LOCK);
-    Ok(answer(query.fetch_one(&mut **session)).await? == Some(1))
-}
-
-pub async fn unlock(session: &mut Session) -> Result<(), ShardError> {
-    let query = sqlx::query("DO RELEASE_LOCK(?)").bind(LOCK);
-    answer(query.execute(&mut **session)).await.map(|_| ())
 }

@@ -4,8 +4,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use spillway_keeper::anomalies::Anomalies;
 use spillway_keeper::pace::Pace;
-use spillway_keeper::rollups::{Rollups, lock};
+use spillway_keeper::rollups::{LOCK, Rollups};
+use spillway_keeper::shard::lock;
 use spillway_runtime::settings::Dur;
 use spillway_testkit::rollup_proof::prove;
 use sqlx::MySqlConnection;
@@ -187,7 +189,7 @@ async fn of_two_keepers_one_works_and_the_other_takes_over_when_it_is_gone() {
     let mut session = world.session().await;
     feed_hour(&mut session, host, hour, 1).await;
     let mut first = world.shard.session().await.unwrap();
-    assert!(lock(&mut first).await.unwrap());
+    assert!(lock(&mut first, LOCK).await.unwrap());
     assert!(!keeper(&world).roll(now_s()).await.unwrap(), "it leaves the work to the first");
     assert_eq!(world.number(ROWS).await, 0);
     drop(first);
@@ -287,4 +289,44 @@ async fn a_minute_is_made_once_it_has_settled() {
     assert_eq!(world.number(ROWS).await, 0, "its last points are on their way");
     keeper(&world).roll(end_s + 10).await.unwrap();
     assert_eq!(world.number(ROWS).await, 3);
+}
+
+/// An hour of steady minutes, then some that are far off, then steady ones again.
+async fn minutes(world: &World, host: Host, from: i64, count: i64, value: f64) {
+    for minute in 0..count {
+        let at = from + minute * 60;
+        let wobble = value + (minute % 5) as f64;
+        world
+            .run(&format!(
+                "INSERT INTO spillway_store.rollup_1m (series_id, minute_ts, cnt, `sum`)
+                 VALUES ({}, {at}, 2, {wobble} * 2)",
+                host.series(1)
+            ))
+            .await;
+    }
+}
+
+#[tokio::test]
+async fn a_series_that_behaves_as_never_before_becomes_an_event_that_ends_with_it() {
+    let host = Host(1);
+    let (world, hour) = world(&[host]).await;
+    let mut settings = world.settings.anomalies.clone();
+    settings.metrics = vec!["m1".to_owned()];
+    let pace = Pace::new("s0", &world.settings.pace, &world.metrics);
+    let mut anomalies =
+        Anomalies::new(world.shard.clone(), &settings, pace.clone(), &world.metrics);
+    let seen_at = |minutes: i64| u32::try_from(hour + minutes * 60 + 120).unwrap();
+    let events = "SELECT COUNT(*) FROM spillway.events WHERE kind = 'anomaly'";
+    minutes(&world, host, hour, 100, 50.0).await;
+    assert_eq!(anomalies.look(seen_at(100)).await.unwrap(), 0);
+    minutes(&world, host, hour + 100 * 60, 7, 500.0).await;
+    assert_eq!(anomalies.look(seen_at(107)).await.unwrap(), 1);
+    assert_eq!(anomalies.look(seen_at(107)).await.unwrap(), 0, "it is told once");
+    // A keeper that starts anew finds it open.
+    let mut anomalies = Anomalies::new(world.shard.clone(), &settings, pace, &world.metrics);
+    minutes(&world, host, hour + 107 * 60, 10, 50.0).await;
+    assert_eq!(anomalies.look(seen_at(117)).await.unwrap(), 0);
+    assert_eq!(world.number(&format!("{events} AND host = 'h1'")).await, 1);
+    let ended = format!("{events} AND timeend > `time` AND text LIKE 'm1 is 50_.0000, usually 5%'");
+    assert_eq!(world.number(&ended).await, 1);
 }
