@@ -5,6 +5,7 @@ use spillway_runtime::program::{Context, Drained, RunError};
 use spillway_runtime::shards::ShardFile;
 use tokio::task::JoinSet;
 
+use crate::anomalies::Anomalies;
 use crate::duty::{Duty, Frame};
 use crate::kafka::Kafka;
 use crate::lag::Lag;

@@ -20,12 +20,12 @@ const CALM_MAX: usize = 1;
 pub const HISTORY_MIN: usize = 60;
 pub const HISTORY: usize = 180;
 /// Deviations from which on a minute is conspicuous, and below which an anomaly is over.
-const Z_OPEN: f64 = 7.0;
+const Z_OPEN: f64 = 6.0;
 const Z_CLOSE: f64 = 3.5;
 /// From MAD to standard deviation.
 const MAD_TO_SIGMA: f64 = 1.482_6;
 /// A deviation is at least this share of the level…
-const LEVEL_SHARE: f64 = 0.05;
+const LEVEL_SHARE: f64 = 0.01;
 /// …and this share of the range the history spans, which a quiet median hides from the MAD.
 const RANGE_SHARE: f64 = 0.1;
 /// At this many earlier hours of the same name it must not have been so.

@@ -86,13 +86,14 @@ fn trial(shape: &Shape, seed: u64) -> Score {
     let mut found = vec![false; anomalies.len()];
     let mut open = false;
     let begin = KNOWN_DAYS * MINUTES_A_DAY;
+    let days_back = || (1..=7).chain([14, 21, 28]);
+    let mut known = Known::default();
     for now in (begin..begin + DAYS * MINUTES_A_DAY).step_by(5) {
-        let hour = now / 60 * 60;
-        let back = (1..=7).chain([14, 21, 28]).map(|days| hour - days * MINUTES_A_DAY);
-        let known = Known {
-            minutes: (now - HISTORY - PRESENT..now).map(value).collect(),
-            same_hour: back.map(|hour| reach(shape, seed, hour)).collect(),
-        };
+        if now % 60 == 0 {
+            let back = days_back().map(|days| now - days * MINUTES_A_DAY);
+            known.same_hour = back.map(|hour| reach(shape, seed, hour)).collect();
+        }
+        known.minutes = (now - HISTORY - PRESENT..now).map(value).collect();
         let finding = judge(&known);
         let is_odd = matches!(finding, Finding::Anomaly(_));
         // What follows an anomaly for as long as it is in the history is its echo.

@@ -23,6 +23,7 @@ pub mod list;
 pub mod marks;
 pub mod minutes;
 pub mod rows;
+pub mod repair;
 
 use std::time::{Duration, Instant};
 
@@ -112,7 +113,7 @@ impl Rollups {
         if end == End::Newest {
             marks.reverse();
         }
-        let floor = floor(session, span).await?;
+        let floor = floor_of(session, span).await?;
         for same in marks.chunk_by(|a, b| a.at == b.at) {
             for marks in same.chunks(HOSTS_AT_ONCE) {
                 if begun.elapsed() >= ROUND_BUDGET || !self.pace.may(session, Self::NAME).await? {
@@ -181,7 +182,7 @@ impl Duty for Rollups {
 }
 
 /// The first second of what an hour or minute is made from.
-async fn floor(session: &mut Session, span: Span) -> Result<u32, ShardError> {
+async fn floor_of(session: &mut Session, span: Span) -> Result<u32, ShardError> {
     let source: Partitioned = match span {
         Span::Minute => POINTS,
         Span::Hour => ROLLUP_1M,

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use spillway_keeper::anomalies::Anomalies;
 use spillway_keeper::pace::Pace;
+use spillway_keeper::rollups::repair::repair;
 use spillway_keeper::rollups::{LOCK, Rollups};
 use spillway_keeper::shard::lock;
 use spillway_runtime::settings::Dur;
@@ -329,4 +330,38 @@ async fn a_series_that_behaves_as_never_before_becomes_an_event_that_ends_with_i
     assert_eq!(world.number(&format!("{events} AND host = 'h1'")).await, 1);
     let ended = format!("{events} AND timeend > `time` AND text LIKE 'm1 is 50_.0000, usually 5%'");
     assert_eq!(world.number(&ended).await, 1);
+}
+
+#[tokio::test]
+async fn rows_that_are_wrong_are_found_by_a_dry_run_and_made_again_by_a_repair() {
+    let host = Host(1);
+    let (world, hour) = world(&[host]).await;
+    let mut session = world.session().await;
+    feed_hour(&mut session, host, hour, 20).await;
+    settle_and_prove(&world, hour).await;
+    let minute = |index: i64| hour + index * 60;
+    let table = "spillway_store.rollup_1m";
+    world.run(&format!("UPDATE {table} SET cnt = 77 WHERE minute_ts = {}", minute(3))).await;
+    world.run(&format!("DELETE FROM {table} WHERE minute_ts = {}", minute(5))).await;
+    let (second, gone) = (host.series(2), minute(25));
+    world
+        .run(&format!(
+            "INSERT INTO {table} (series_id, minute_ts, cnt) VALUES ({second}, {gone}, 1)"
+        ))
+        .await;
+    let pace = Pace::new("s0", &world.settings.pace, &world.metrics);
+    let begin = u32::try_from(hour).unwrap();
+    let span = begin..begin + 30 * 60;
+    let mut told = 0;
+    let found = repair(&world.shard, &pace, (span.clone(), true), |_| told += 1).await.unwrap();
+    assert_eq!((found.minutes, found.minutes_done, told), (30, 30, 30));
+    // The minute after the one that is gone: its step is another one now.
+    assert!((6..=7).contains(&found.differ), "{found:?}");
+    assert_eq!((found.rows, found.of_nothing, found.marked), (60, 1, 0), "{found:?}");
+    assert_eq!(world.number(MARKS).await, 0, "a dry run changes nothing");
+    let done = repair(&world.shard, &pace, (span, false), |_| ()).await.unwrap();
+    assert_eq!(done.differ, found.differ);
+    assert!(world.number(MARKS).await >= 2);
+    world.run(&format!("DELETE FROM {table} WHERE minute_ts = {gone}")).await;
+    settle_and_prove(&world, hour).await;
 }
