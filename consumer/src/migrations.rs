@@ -17,7 +17,7 @@ use spillway_runtime::deadline::{DeadlineExceeded, within};
 use sqlx::{Executor, MySqlConnection};
 use thiserror::Error;
 
-use crate::migrations::partitions::{AUDIT, POINTS, Partitioned};
+use crate::migrations::partitions::{AUDIT, POINTS, Partitioned, ROLLUP_1H, ROLLUP_1M};
 
 const LOCK: &str = "spillway_migrate";
 /// How long a second migration waits for the first before it gives up.
@@ -172,7 +172,7 @@ async fn migrate_locked(
             }
         }
     }
-    for table in [POINTS, AUDIT] {
+    for table in [POINTS, AUDIT, ROLLUP_1M, ROLLUP_1H] {
         report.partitions_added += add_missing(conn, &table, now_s).await?;
     }
     Ok(report)
@@ -187,7 +187,9 @@ async fn run(
     let retention_s = u32::try_from(raw_retention.as_secs()).unwrap_or(u32::MAX);
     let text = script::expand(step.text)
         .replace("{points_partitions}", &POINTS.first_partitions(now_s, retention_s))
-        .replace("{audit_partitions}", &AUDIT.first_partitions(now_s, 0));
+        .replace("{audit_partitions}", &AUDIT.first_partitions(now_s, 0))
+        .replace("{minute_partitions}", &ROLLUP_1M.first_partitions(now_s, retention_s))
+        .replace("{hour_partitions}", &ROLLUP_1H.first_partitions(now_s, retention_s));
     for (statement, sql) in script::statements(&text).enumerate() {
         execute(conn, &sql).await?.map_err(|e| statement_failed(step.name, statement, e))?;
     }

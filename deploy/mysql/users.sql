@@ -16,9 +16,10 @@ GRANT ALL ON spillway.* TO 'spillway_migrate'@'%' WITH GRANT OPTION;
 CREATE USER IF NOT EXISTS 'spillway_consumer'@'%' IDENTIFIED BY '${spillway_consumer_password}';
 GRANT SELECT, INSERT, UPDATE, DELETE ON spillway_store.* TO 'spillway_consumer'@'%';
 
--- Makes and drops partitions (ALTER, CREATE, INSERT, DROP), and ends readers' statements.
+-- Makes and drops partitions (ALTER, CREATE, INSERT, DROP; LOCK TABLES while it looks whether one
+-- is still needed), makes rollups, and ends readers' statements.
 CREATE USER IF NOT EXISTS 'spillway_keeper'@'%' IDENTIFIED BY '${spillway_keeper_password}';
-GRANT SELECT, INSERT, UPDATE, DELETE, CREATE, ALTER, DROP
+GRANT SELECT, INSERT, UPDATE, DELETE, CREATE, ALTER, DROP, LOCK TABLES
   ON spillway_store.* TO 'spillway_keeper'@'%';
 GRANT PROCESS, CONNECTION_ADMIN ON *.* TO 'spillway_keeper'@'%';
 

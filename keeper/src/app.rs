@@ -5,14 +5,17 @@ use spillway_runtime::program::{Context, Drained, RunError};
 use spillway_runtime::shards::ShardFile;
 use tokio::task::JoinSet;
 
+use crate::anomalies::Anomalies;
 use crate::duty::{Duty, Frame};
 use crate::kafka::Kafka;
 use crate::lag::Lag;
 use crate::last_seen::LastSeen;
 use crate::metrics::Metrics;
+use crate::pace::Pace;
 use crate::partitions::Partitions;
 use crate::readers::Readers;
 use crate::retention::Retention;
+use crate::rollups::Rollups;
 use crate::settings::KeeperSettings;
 use crate::shard::ShardHandle;
 use crate::trim::Trim;
@@ -55,6 +58,11 @@ impl Parts {
         let Self { settings, metrics, kafka, .. } = self;
         self.start(duties, &shard, Partitions::new(shard.clone(), settings, metrics));
         self.start(duties, &shard, Retention::new(shard.clone(), settings, metrics));
+        let pace = Pace::new(&shard.name, &settings.pace, metrics);
+        let rollups = Rollups::new(shard.clone(), &settings.rollups, pace.clone(), metrics);
+        self.start(duties, &shard, rollups);
+        let anomalies = Anomalies::new(shard.clone(), &settings.anomalies, pace, metrics);
+        self.start(duties, &shard, anomalies);
         self.start(duties, &shard, Readers::new(shard.clone(), &settings.readers, metrics));
         self.start(duties, &shard, Lag::new(shard.clone(), kafka.clone(), &settings.lag, metrics));
         if let Some(last_seen) = LastSeen::new(shard.clone(), &settings.redis, metrics) {

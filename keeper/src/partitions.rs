@@ -2,10 +2,13 @@
 //! holds a table's metadata lock, DDL waits for it, and every writer waits behind the DDL: so DDL
 //! here waits two seconds at most, gives up, and comes again a minute later. Only when the
 //! partitions ahead run low are the readers' statements ended that may be in its way.
+//!
+//! What a rollup waits to be made from is never dropped. That is looked at under the lock under
+//! which the partition goes, so that no writer can add a late point in between.
 
 use std::time::Duration;
 
-use spillway_consumer::migrations::partitions::{AUDIT, POINTS, Partitioned};
+use spillway_consumer::migrations::partitions::{AUDIT, POINTS, Partitioned, ROLLUP_1H, ROLLUP_1M};
 use spillway_runtime::mysql::Session;
 use tracing::{info, warn};
 
@@ -31,18 +34,31 @@ impl Partitions {
         Self { shard, settings: settings.clone(), metrics: metrics.clone() }
     }
 
-    /// Makes what is missing ahead, then drops what is outlived.
+    /// Makes what is missing ahead, then drops what is outlived; of every table, whatever became
+    /// of the one before.
     pub async fn keep(&self, now_s: u32) -> Result<(), ShardError> {
-        let mut session = self.guarded_session().await?;
+        let ages = &self.settings.ages;
+        let mut done = Ok(());
         for (table, keep) in [
-            (POINTS, self.settings.ages.raw_retention),
-            (AUDIT, self.settings.ages.ledger_retention),
+            (POINTS, ages.raw_retention),
+            (AUDIT, ages.ledger_retention),
+            (ROLLUP_1M, ages.minute_retention),
+            (ROLLUP_1H, ages.hour_retention),
         ] {
             let keep_s = u32::try_from(keep.get().as_secs()).unwrap_or(u32::MAX);
-            self.add(&mut session, &table, now_s).await?;
-            self.drop_outlived(&mut session, &table, (now_s, keep_s)).await?;
+            done = done.and(self.keep_table(&table, (now_s, keep_s)).await);
         }
-        Ok(())
+        done
+    }
+
+    async fn keep_table(
+        &self,
+        table: &Partitioned,
+        (now_s, keep_s): (u32, u32),
+    ) -> Result<(), ShardError> {
+        let mut session = self.guarded_session().await?;
+        self.add(&mut session, table, now_s).await?;
+        self.drop_outlived(&mut session, table, (now_s, keep_s)).await
     }
 
     /// Not given back: its lock_wait_timeout is for DDL alone.
@@ -104,28 +120,54 @@ impl Partitions {
     ) -> Result<(), ShardError> {
         let ends = answer(table.ends(session)).await?;
         let outlived = table.outlived(&ends, now_s, keep_s);
+        let mut waiting = outlived.len();
         for end in outlived.into_iter().take(DROPPED_AT_ONCE_MAX) {
-            if *table == POINTS && self.waits_for_rollup(session, end).await? {
-                return Ok(());
+            if !drop_unless_marked(session, table, end).await? {
+                break;
             }
-            execute(session, &table.drop_ddl(end)).await?;
             info!(shard = self.shard.name, table = table.name, end, "partition dropped");
             self.metrics.partitions_dropped.get_or_create(&self.label(table)).inc();
+            waiting -= 1;
         }
+        let waiting = i64::try_from(waiting).unwrap_or(i64::MAX);
+        self.metrics.partitions_waiting.get_or_create(&self.label(table)).set(waiting);
         Ok(())
-    }
-
-    async fn waits_for_rollup(&self, session: &mut Session, end: u32) -> Result<bool, ShardError> {
-        if !self.settings.partitions.wait_for_rollups {
-            return Ok(false);
-        }
-        let sql = "SELECT EXISTS(SELECT 1 FROM rollup_marks WHERE minute_ts < ?)";
-        let open: i64 = answer(sqlx::query_scalar(sql).bind(end).fetch_one(&mut **session)).await?;
-        Ok(open != 0)
     }
 
     fn label(&self, table: &Partitioned) -> OfTable {
         OfTable { table: table.name, shard: self.shard.name.clone() }
+    }
+}
+
+/// Drops the partition, or says that a rollup is still to be made from it. After an error the
+/// session must not be used again: closing it ends its locks.
+async fn drop_unless_marked(
+    session: &mut Session,
+    table: &Partitioned,
+    end: u32,
+) -> Result<bool, ShardError> {
+    let Some((marks, column)) = marks_of(table) else {
+        return execute(session, &table.drop_ddl(end)).await.map(|_| true);
+    };
+    let name = table.name;
+    execute(session, &format!("LOCK TABLES {name} WRITE, {marks} READ")).await?;
+    let sql = format!("SELECT EXISTS(SELECT 1 FROM {marks} WHERE {column} < ?)");
+    let open: i64 = answer(sqlx::query_scalar(&sql).bind(end).fetch_one(&mut **session)).await?;
+    if open == 0 {
+        execute(session, &table.drop_ddl(end)).await?;
+    }
+    execute(session, "UNLOCK TABLES").await?;
+    Ok(open == 0)
+}
+
+/// Where it is noted what is still to be made from this table.
+fn marks_of(table: &Partitioned) -> Option<(&'static str, &'static str)> {
+    if *table == POINTS {
+        Some(("rollup_marks", "minute_ts"))
+    } else if *table == ROLLUP_1M {
+        Some(("rollup_hour_marks", "hour_ts"))
+    } else {
+        None
     }
 }
 

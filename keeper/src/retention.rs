@@ -1,6 +1,7 @@
-//! What is not partitioned and grows old: rollup marks without raw points, ledger epochs nobody
-//! can add to any more, old declarations and quarantine notes. Small statements, a bounded number
-//! a round, so that the consumer's rows are never locked for long.
+//! What is not partitioned and grows old: ledger epochs nobody can add to any more, old
+//! declarations and quarantine notes. Small statements, a bounded number a round, so that the
+//! consumer's rows are never locked for long. (Rollup marks have no age: they hold their points'
+//! partition until the rollups are made.)
 
 use std::time::Duration;
 
@@ -44,10 +45,6 @@ impl Retention {
              ON DUPLICATE KEY UPDATE longest_life_s = {life_s}, silent_after_s = {silent_s}"
         );
         execute(&mut session, &gap_ages).await?;
-        if !self.settings.partitions.wait_for_rollups {
-            let oldest_s = before(ages.raw_retention.get()) / 1000;
-            delete_old(&mut session, "rollup_marks", "minute_ts", oldest_s).await?;
-        }
         let oldest_ms = before(ages.ledger_retention.get());
         delete_old(&mut session, "declarations", "declared_at", oldest_ms).await?;
         delete_old(&mut session, "quarantined", "quarantined_at", oldest_ms).await?;

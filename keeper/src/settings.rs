@@ -34,6 +34,12 @@ pub struct KeeperSettings {
     pub ages: AgeSettings,
     /// Partitions made ahead and dropped behind.
     pub partitions: PartitionSettings,
+    /// Minutes and hours made of points.
+    pub rollups: RollupSettings,
+    /// Series that behave as they never did.
+    pub anomalies: AnomalySettings,
+    /// How much of a shard background work may take.
+    pub pace: PaceSettings,
     /// The write buffer for last_seen.
     pub redis: RedisSettings,
     /// Statements of readers.
@@ -45,7 +51,8 @@ pub struct KeeperSettings {
 }
 
 /// How long things live. They must stand in this order: spool + s3 < raw_retention <=
-/// ledger_retention, and replica_staleness < replay_window.
+/// ledger_retention, raw_retention <= minute_retention <= hour_retention, and replica_staleness <
+/// replay_window.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct AgeSettings {
@@ -55,6 +62,10 @@ pub struct AgeSettings {
     pub s3: Dur,
     /// How long single points are kept.
     pub raw_retention: Dur,
+    /// How long rollups per minute are kept.
+    pub minute_retention: Dur,
+    /// How long rollups per hour are kept.
+    pub hour_retention: Dur,
     /// How long it is remembered which batches were applied.
     pub ledger_retention: Dur,
     /// How much of what was applied Kafka keeps, to be applied again.
@@ -75,8 +86,37 @@ pub struct PartitionSettings {
     pub lock_wait: Dur,
     /// With less than this left ahead, readers' statements that hold the table are ended.
     pub headroom_min: Dur,
-    /// Keep a raw partition while minutes in it wait for their rollup.
-    pub wait_for_rollups: bool,
+}
+
+/// Minutes and hours made of points.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct RollupSettings {
+    /// How often to look for minutes to be made.
+    pub interval: Dur,
+    /// How long after its end a minute is made for the first time: its last points are on their
+    /// way. Whatever comes later has it made again.
+    pub settle: Dur,
+}
+
+/// Series that behave as they never did.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct AnomalySettings {
+    /// How often each of them is judged.
+    pub interval: Dur,
+    /// The metrics that are watched, by name; none of them, and nothing is.
+    pub metrics: Vec<String>,
+}
+
+/// How much of a shard background work may take.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct PaceSettings {
+    /// While a commit on the shard takes longer than this, background work steps back.
+    pub commit_target: Dur,
+    /// The longest it rests between two of its steps.
+    pub rest_max: Dur,
 }
 
 /// The write buffer for last_seen.
@@ -136,6 +176,9 @@ impl Default for KeeperSettings {
             mysql: MysqlSettings::default(),
             ages: AgeSettings::default(),
             partitions: PartitionSettings::default(),
+            rollups: RollupSettings::default(),
+            anomalies: AnomalySettings::default(),
+            pace: PaceSettings::default(),
             redis: RedisSettings::default(),
             readers: ReaderSettings::default(),
             lag: LagSettings::default(),
@@ -150,6 +193,8 @@ impl Default for AgeSettings {
             spool: Dur::from_hours(24),
             s3: Dur::from_hours(72),
             raw_retention: Dur::from_days(7),
+            minute_retention: Dur::from_days(90),
+            hour_retention: Dur::from_days(3 * 365),
             ledger_retention: Dur::from_days(14),
             replay_window: Dur::from_hours(48),
             replica_staleness: Dur::from_hours(12),
@@ -164,8 +209,26 @@ impl Default for PartitionSettings {
             interval: Dur::from_secs(60),
             lock_wait: Dur::from_secs(2),
             headroom_min: Dur::from_hours(12),
-            wait_for_rollups: false,
         }
+    }
+}
+
+impl Default for RollupSettings {
+    fn default() -> Self {
+        Self { interval: Dur::from_secs(2), settle: Dur::from_secs(10) }
+    }
+}
+
+impl Default for AnomalySettings {
+    fn default() -> Self {
+        let metrics = ["cpu.usage", "load.5m", "mem.usage", "net.recv_bytes", "net.sent_bytes"];
+        Self { interval: Dur::from_mins(5), metrics: metrics.map(str::to_owned).to_vec() }
+    }
+}
+
+impl Default for PaceSettings {
+    fn default() -> Self {
+        Self { commit_target: Dur::from_millis(100), rest_max: Dur::from_secs(5) }
     }
 }
 
@@ -222,6 +285,16 @@ impl AgeSettings {
                            would count as new";
             problems.push(Problem::new("ages.ledger_retention", message));
         }
+        if self.minute_retention < self.raw_retention {
+            let message = "must not be shorter than raw_retention: a late point would change a \
+                           minute that is gone";
+            problems.push(Problem::new("ages.minute_retention", message));
+        }
+        if self.hour_retention < self.minute_retention {
+            let message = "must not be shorter than minute_retention: a minute would change an \
+                           hour that is gone";
+            problems.push(Problem::new("ages.hour_retention", message));
+        }
         if self.replica_staleness >= self.replay_window {
             let message = "must be longer than replica_staleness: after a failover Kafka would no \
                            longer have what the replica lacks";
@@ -245,6 +318,8 @@ impl Settings for KeeperSettings {
         problems.extend(self.ages.problems());
         for (path, interval) in [
             ("partitions.interval", self.partitions.interval),
+            ("rollups.interval", self.rollups.interval),
+            ("anomalies.interval", self.anomalies.interval),
             ("redis.interval", self.redis.interval),
             ("readers.interval", self.readers.interval),
             ("lag.interval", self.lag.interval),
@@ -282,9 +357,11 @@ mod tests {
 
     #[test]
     fn ages_out_of_order_are_refused_all_at_once() {
-        let toml = "[ages]\nspool = '5d'\nledger_retention = '6d'\nreplay_window = '10h'";
-        let wrong = ["ages.raw_retention", "ages.ledger_retention", "ages.replay_window"];
-        assert_eq!(problems(toml), wrong);
+        let toml = "[ages]\nspool = '5d'\nledger_retention = '6d'\nreplay_window = '10h'\n\
+                    minute_retention = '6d'\nhour_retention = '5d'";
+        let wrong = ["raw_retention", "ledger_retention", "minute_retention", "hour_retention"];
+        let wrong = wrong.into_iter().chain(["replay_window"]).map(|age| format!("ages.{age}"));
+        assert_eq!(problems(toml), wrong.collect::<Vec<_>>());
         assert_eq!(problems("[ages]\nraw_retention = '96h'"), ["ages.raw_retention"]);
     }
 }

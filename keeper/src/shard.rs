@@ -37,6 +37,8 @@ pub enum ShardError {
     Silent(#[from] DeadlineExceeded),
     #[error(transparent)]
     Sql(#[from] sqlx::Error),
+    #[error("another keeper is at it and does not end")]
+    Busy,
 }
 
 impl ShardError {
@@ -85,4 +87,28 @@ pub async fn answer<T>(
     work: impl Future<Output = Result<T, sqlx::Error>>,
 ) -> Result<T, ShardError> {
     Ok(within(STATEMENT_DEADLINE, work).await??)
+}
+
+/// Takes a named lock of the server unless another connection has it. It ends with the connection,
+/// and so does whatever the connection has not committed.
+pub async fn lock(session: &mut Session, name: &str) -> Result<bool, ShardError> {
+    lock_within(session, name, 0).await
+}
+
+/// As [`lock`], after a wait for the other one.
+pub async fn lock_within(
+    session: &mut Session,
+    name: &str,
+    wait_s: u32,
+) -> Result<bool, ShardError> {
+    let query = sqlx::query_scalar::<_, Option<i64>>("SELECT GET_LOCK(?, ?)");
+    let query = query.bind(name).bind(wait_s).fetch_one(&mut **session);
+    let limit = STATEMENT_DEADLINE + Duration::from_secs(wait_s.into());
+    Ok(within(limit, query).await?? == Some(1))
+}
+
+/// Gives the lock to others.
+pub async fn unlock(session: &mut Session, name: &str) -> Result<(), ShardError> {
+    let query = sqlx::query("DO RELEASE_LOCK(?)").bind(name);
+    answer(query.execute(&mut **session)).await.map(|_| ())
 }

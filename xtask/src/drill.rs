@@ -136,11 +136,12 @@ fn mutated_programs() -> Result<PathBuf, StackError> {
 }
 
 /// Programs that can be wrong on purpose, and crash points to die at meanwhile.
-const MUTATED: [&str; 6] = [
+const MUTATED: [&str; 7] = [
     "spillway-agent/mutants",
     "spillway-ingest-api/mutants",
     "spillway-consumer/mutants",
     "spillway-recovery-worker/mutants",
+    "spillway-keeper/mutants",
     "spillway-consumer/failpoints",
     "spillway-recovery-worker/failpoints",
 ];

@@ -117,6 +117,34 @@ CREATE TABLE IF NOT EXISTS spillway_store.rollup_marks (
   KEY by_minute (minute_ts)
 ) ENGINE=InnoDB ROW_FORMAT=DYNAMIC DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin;
 
+-- Hours whose rollups must be made again from their minutes. Written by the keeper alone, in the
+-- transaction that changes a minute.
+CREATE TABLE IF NOT EXISTS spillway_store.rollup_hour_marks (
+  host_id BIGINT UNSIGNED NOT NULL,
+  hour_ts INT UNSIGNED NOT NULL,
+  version BIGINT UNSIGNED NOT NULL,
+  PRIMARY KEY (host_id, hour_ts),
+  KEY by_hour (hour_ts)
+) ENGINE=InnoDB ROW_FORMAT=DYNAMIC DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin;
+
+-- Background duties of the keeper that an operator holds still on this shard; duty '*' is all of
+-- them. until_at NULL: until the row is deleted.
+CREATE TABLE IF NOT EXISTS spillway_store.keeper_pauses (
+  duty VARCHAR(64) NOT NULL,
+  reason VARCHAR(255) NOT NULL DEFAULT '',
+  owner VARCHAR(64) NOT NULL DEFAULT '',
+  set_at BIGINT NOT NULL,
+  until_at BIGINT NULL,
+  PRIMARY KEY (duty)
+) ENGINE=InnoDB ROW_FORMAT=DYNAMIC DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin;
+
+-- One row (id 1) the keeper writes to learn how long this shard takes to commit.
+CREATE TABLE IF NOT EXISTS spillway_store.keeper_probe (
+  id TINYINT UNSIGNED NOT NULL,
+  probed_at BIGINT NOT NULL,
+  PRIMARY KEY (id)
+) ENGINE=InnoDB ROW_FORMAT=DYNAMIC DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin;
+
 -- Seeded only by `spillway topics create`: a row that is missing later is an alarm.
 -- `*_next` is the next offset to apply, `*_crc` the crc32c of the value of the record before it.
 CREATE TABLE IF NOT EXISTS spillway_store.positions (

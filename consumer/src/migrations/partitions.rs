@@ -1,4 +1,4 @@
-//! Which partitions the two partitioned tables have and should have. The migration makes the
+//! Which partitions the partitioned tables have and should have. The migration makes the
 //! first ones, the keeper all later ones and drops the old; both ask here, so that names and
 //! bounds can't differ. A partition is named `p` and the second at which it ends.
 
@@ -23,6 +23,12 @@ pub struct Partitioned {
 pub const POINTS: Partitioned = Partitioned { name: "points", step_s: 3600, ahead_s: 48 * 3600 };
 /// Daily by applied_ts.
 pub const AUDIT: Partitioned = Partitioned { name: "audit", step_s: 86_400, ahead_s: 7 * 86_400 };
+/// Daily by minute_ts: some 90 of them.
+pub const ROLLUP_1M: Partitioned =
+    Partitioned { name: "rollup_1m", step_s: 86_400, ahead_s: 7 * 86_400 };
+/// By hour_ts, thirty days each: some forty of them in three years.
+pub const ROLLUP_1H: Partitioned =
+    Partitioned { name: "rollup_1h", step_s: 30 * 86_400, ahead_s: 30 * 86_400 };
 
 impl Partitioned {
     /// The partition clauses of a new table: from `back_s` before now to `ahead_s` after.

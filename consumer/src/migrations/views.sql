@@ -41,6 +41,27 @@ STRAIGHT_JOIN spillway_store.series s ON r.environment IS NULL OR s.environment 
 STRAIGHT_JOIN spillway_store.points p ON p.series_id = s.series_id
 WHERE r.name = SUBSTRING_INDEX(USER(), '@', 1);
 
+-- The keeper's rollups, about a minute behind; an hour is there once it is over.
+CREATE OR REPLACE SQL SECURITY DEFINER VIEW spillway.metrics_1m AS
+SELECT
+  s.environment, s.host, s.metric, s.labels, m.minute_ts AS ts, {time_of_s:m.minute_ts} AS `time`,
+  CAST(m.cnt AS SIGNED) AS cnt, m.`sum`, m.`min`, m.`max`, m.`sum` / NULLIF(m.cnt, 0) AS `avg`,
+  m.`first`, m.`last`, s.series_id, m.increase
+FROM spillway_store.readers r
+STRAIGHT_JOIN spillway_store.series s ON r.environment IS NULL OR s.environment = r.environment
+STRAIGHT_JOIN spillway_store.rollup_1m m ON m.series_id = s.series_id
+WHERE r.name = SUBSTRING_INDEX(USER(), '@', 1);
+
+CREATE OR REPLACE SQL SECURITY DEFINER VIEW spillway.metrics_1h AS
+SELECT
+  s.environment, s.host, s.metric, s.labels, m.hour_ts AS ts, {time_of_s:m.hour_ts} AS `time`,
+  CAST(m.cnt AS SIGNED) AS cnt, m.`sum`, m.`min`, m.`max`, m.`sum` / NULLIF(m.cnt, 0) AS `avg`,
+  m.`first`, m.`last`, s.series_id, m.increase
+FROM spillway_store.readers r
+STRAIGHT_JOIN spillway_store.series s ON r.environment IS NULL OR s.environment = r.environment
+STRAIGHT_JOIN spillway_store.rollup_1h m ON m.series_id = s.series_id
+WHERE r.name = SUBSTRING_INDEX(USER(), '@', 1);
+
 CREATE OR REPLACE SQL SECURITY DEFINER VIEW spillway.hosts AS
 SELECT
   h.environment, h.host, {uuid:h.agent_id} AS agent_id, h.version,

@@ -66,7 +66,9 @@ async fn each_programs_user_may_do_its_work_and_not_more() {
     let table = "ALTER TABLE spillway_store.points";
     let add = format!("{table} ADD PARTITION (PARTITION p{end} VALUES LESS THAN ({end}))");
     run(&mut keeper, &add).await;
+    run(&mut keeper, "LOCK TABLES spillway_store.points WRITE").await;
     run(&mut keeper, &format!("{table} DROP PARTITION p{end}")).await;
+    run(&mut keeper, "UNLOCK TABLES").await;
     let theirs = number(&mut consumer, "SELECT CAST(CONNECTION_ID() AS SIGNED)").await;
     run(&mut keeper, &format!("KILL {theirs}")).await;
     for user in USERS {

@@ -7,6 +7,7 @@
 
 mod server;
 
+mod dashboards;
 mod deploy;
 mod migrations;
 mod round_trip;

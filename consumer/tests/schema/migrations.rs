@@ -61,6 +61,10 @@ async fn partitions_reach_from_the_oldest_kept_hour_to_two_days_ahead() {
     assert!((2 + 48..=2 + 48 + 2).contains(&hours), "{hours}");
     let days = number(&mut server.conn, &format!("{partitions} 'audit'")).await;
     assert!((8..=9).contains(&days), "{days}");
+    let days = number(&mut server.conn, &format!("{partitions} 'rollup_1m'")).await;
+    assert!((8..=9).contains(&days), "{days}");
+    let months = number(&mut server.conn, &format!("{partitions} 'rollup_1h'")).await;
+    assert!((2..=3).contains(&months), "{months}");
 }
 
 #[tokio::test]

@@ -17,6 +17,10 @@ INSERT INTO spillway_store.points VALUES
   (1, @w, NULL, NULL, NULL, NULL, NULL, NULL, '[[7,"0.1"]]'),
   (2, @w-10, 1, 5, 5, 5, 5, 5, '[[1,null],[2,5]]'),
   (2, @w, NULL, NULL, NULL, NULL, NULL, NULL, '[[7,null]]');
+INSERT INTO spillway_store.rollup_1m VALUES
+  (1, @w DIV 60 * 60, 3, 6, 1, 3, 1, 3, NULL, NULL), (2, @w DIV 60 * 60, 0, NULL, NULL, NULL, NULL, NULL, 0, 0);
+INSERT INTO spillway_store.rollup_1h VALUES
+  (1, @w DIV 3600 * 3600, 3, 6, 1, 3, 1, 3, NULL), (2, @w DIV 3600 * 3600, 2, 6, 1, 5, 1, 5, 4);
 INSERT INTO spillway_store.hosts VALUES
   (11, 'demo', 'h1', UNHEX('0123456789abcdef0123456789abcdef'), '1', @w-60, @w, @w, 5, '{}', 2),
   (12, 'acme', 'h2', NULL, '', @w-60, @w, @w-100, NULL, NULL, NULL);
@@ -83,6 +87,8 @@ async fn time_is_utc_with_milliseconds_whatever_the_sessions_zone() {
             "SELECT COUNT(*) FROM spillway.metrics WHERE ABS(TIMESTAMPDIFF(MICROSECOND,
                '1970-01-01', `time`) - ts * 1e6) >= 1",
             "SELECT COUNT(*) FROM spillway.metrics_10s
+             WHERE TIMESTAMPDIFF(SECOND, '1970-01-01', `time`) <> ts",
+            "SELECT COUNT(*) FROM spillway.metrics_1m
              WHERE TIMESTAMPDIFF(SECOND, '1970-01-01', `time`) <> ts",
             "SELECT COUNT(*) FROM spillway.hosts
              WHERE TIMESTAMPDIFF(SECOND, '1970-01-01', last_seen) <> last_seen_ts",
@@ -170,11 +176,19 @@ async fn dimensions_list_names_and_labels_without_touching_points() {
 }
 
 /// The contract: columns are only ever added behind these.
-const COLUMNS: [(&str, &str); 10] = [
+const COLUMNS: [(&str, &str); 12] = [
     ("metrics", "environment host metric labels window_ts ts time value series_id"),
     (
         "metrics_10s",
         "environment host metric labels ts time cnt sum min max avg first last series_id",
+    ),
+    (
+        "metrics_1m",
+        "environment host metric labels ts time cnt sum min max avg first last series_id increase",
+    ),
+    (
+        "metrics_1h",
+        "environment host metric labels ts time cnt sum min max avg first last series_id increase",
     ),
     ("hosts", "environment host agent_id version first_seen last_seen clock_skew_ms labels"),
     ("series", "environment host metric labels kind unit first_seen last_seen series_id"),
@@ -231,7 +245,7 @@ async fn a_reader_of_one_environment_sees_that_one_in_every_view_and_no_table() 
     }
     let lag = text(&mut demo, "SELECT GROUP_CONCAT(`partition`) FROM spillway.consumer_lag").await;
     assert_eq!(lag, "3", "only partitions that carried its batches");
-    for table in ["points", "series", "readers", "ledger_epochs", "audit"] {
+    for table in ["points", "rollup_1m", "series", "readers", "ledger_epochs", "audit"] {
         let sql = format!("SELECT * FROM spillway_store.{table} LIMIT 1");
         assert!(sqlx::raw_sql(&sql).fetch_all(&mut demo).await.is_err(), "{table} must be closed");
     }

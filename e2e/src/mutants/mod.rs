@@ -30,7 +30,7 @@ const fn case(program: &'static str, mutant: &'static str, scenario: Scenario) -
 }
 
 /// All of them, in travel order.
-const CASES: [Case; 22] = [
+const CASES: [Case; 23] = [
     case("agent", "fsync-retry", Scenario::SpoolModel),
     case("agent", "skip-damaged-record", Scenario::SpoolDamage),
     case("agent", "reuse-seq", Scenario::AgentKilled),
@@ -53,6 +53,7 @@ const CASES: [Case; 22] = [
     case("consumer", "skip-fence", Scenario::Zombie),
     case("consumer", "settle-as-applied", Scenario::CommitLost),
     case("consumer", "trust-cache-after-unknown", Scenario::CommitLost),
+    case("keeper", "clear-newer-mark", Scenario::RollupRace),
 ];
 
 /// Which to run.

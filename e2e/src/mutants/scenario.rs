@@ -43,6 +43,8 @@ pub enum Scenario {
     SpoolModel,
     /// The agent's spool, damaged at every byte: its own test.
     SpoolDamage,
+    /// A point is committed while the keeper rolls its minute up: the keeper's own test.
+    RollupRace,
 }
 
 /// Runs it, with a program that is wrong on purpose or without.
@@ -66,7 +68,7 @@ pub async fn run(
     let site = Site::of_stack(Arc::clone(&stack));
     let mut trial = Trial::start(site, shape(scenario), &dir).await?;
     match scenario {
-        Scenario::Quiet | Scenario::SpoolModel | Scenario::SpoolDamage => {}
+        Scenario::Quiet | Scenario::SpoolModel | Scenario::SpoolDamage | Scenario::RollupRace => {}
         Scenario::AgentKilled => faults::kill_agent(&stack).await?,
         Scenario::KafkaAndApiKilled => faults::kill_kafka_and_api(&stack, &trial).await?,
         Scenario::LeaderLost => faults::lose_leader(&stack, &trial).await?,

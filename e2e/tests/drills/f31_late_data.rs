@@ -1,6 +1,7 @@
 //! Row 31: data at the edges of time: too old for any partition, and far ahead.
 
 use spillway_e2e::rig::Rig;
+use spillway_testkit::rollup_proof::prove;
 use spillway_testkit::stack::StackOptions;
 use sqlx::Row as _;
 
@@ -73,4 +74,27 @@ async fn what_is_too_old_is_counted_as_expired_and_what_is_far_ahead_is_in_dead_
     assert_eq!(server.number(PARTITIONS).await, partitions, "no partition is made for nonsense");
     let expired = rig.metrics("consumer-0").await.sum("spillway_consumer_points_expired_total");
     assert_eq!(expired, 3.0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn late_points_change_the_hour_that_was_rolled_up_before_they_came() {
+    let rig = Rig::start(StackOptions::default()).await;
+    let sender = ByHand::new("demo", "late");
+    let hour_ms = now_ms() / HOUR_MS * HOUR_MS - 2 * HOUR_MS;
+    let (minute, hour) = (60_000, hour_ms / 1_000);
+    let reader = rig.mysql("demo");
+    let sql = "SELECT cnt, `sum` FROM spillway.metrics_1h WHERE host = 'late' AND ts = ?";
+    let rolled = async || {
+        let query = sqlx::query_as::<_, (i64, f64)>(sql).bind(hour);
+        query.fetch_optional(&reader).await.expect("readable")
+    };
+    post(&rig, &sender.batch(1, "level", &[(hour_ms + minute, 5.0)])).await;
+    until("the hour is rolled up", async || rolled().await == Some((1, 5.0))).await;
+    // Into the minute that is there, and into one that is not.
+    let late = [(hour_ms + minute + 500, 7.0), (hour_ms + 30 * minute, 11.0)];
+    post(&rig, &sender.batch(2, "level", &late)).await;
+    until("the hour is rolled up again", async || rolled().await == Some((3, 23.0))).await;
+    let proof = prove(&reader, hour, hour + 3_600).await.expect("readable");
+    proof.must_hold();
+    assert_eq!((proof.minutes, proof.hours), (2, 1));
 }

@@ -6,8 +6,10 @@
 )]
 
 mod world;
+mod feed;
 
 mod kafka;
 mod mysql;
 mod redis;
+mod rollups;
 mod whole;

@@ -43,10 +43,9 @@ async fn partitions_are_made_ahead_and_dropped_once_all_in_them_is_too_old() {
 }
 
 #[tokio::test]
-async fn a_raw_partition_with_minutes_that_wait_for_their_rollup_is_kept_when_asked_for() {
+async fn a_raw_partition_with_minutes_that_wait_for_their_rollup_is_kept() {
     let mut world = World::new().await;
     world.settings.ages.raw_retention = Dur::from_hours(3);
-    world.settings.partitions.wait_for_rollups = true;
     let count = format!("SELECT COUNT(*) FROM {POINTS}");
     let before = world.number(&count).await;
     let now_s = now_s();
@@ -139,9 +138,7 @@ async fn epochs_older_than_the_ledger_go_with_their_ranges_and_younger_ones_stay
                  VALUES (REPEAT('x', 16), REPEAT('{epoch}', 16), 'demo', 'h', 0, {at}, {at});
                  INSERT INTO spillway_store.ledger_ranges
                  VALUES (REPEAT('x', 16), REPEAT('{epoch}', 16), 1, 5),
-                        (REPEAT('x', 16), REPEAT('{epoch}', 16), 7, 9);
-                 INSERT INTO spillway_store.rollup_marks
-                 VALUES ({age_days}, ({at} DIV 1000), 1)"
+                        (REPEAT('x', 16), REPEAT('{epoch}', 16), 7, 9)"
             ))
             .await;
     }
@@ -151,11 +148,6 @@ async fn epochs_older_than_the_ledger_go_with_their_ranges_and_younger_ones_stay
     assert_eq!(world.number("SELECT COUNT(*) FROM spillway_store.ledger_epochs").await, 1);
     assert_eq!(world.number(epochs).await, 1);
     assert_eq!(world.number("SELECT COUNT(*) FROM spillway_store.ledger_ranges").await, 2);
-    assert_eq!(
-        world.number("SELECT COUNT(*) FROM spillway_store.rollup_marks").await,
-        0,
-        "marks older than the raw points have nothing left to be made from"
-    );
     let life = "SELECT CAST(longest_life_s AS SIGNED) FROM spillway_store.gap_ages";
     assert_eq!(world.number(life).await, 96 * 3600);
 }

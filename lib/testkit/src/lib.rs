@@ -16,6 +16,7 @@ pub mod proxy;
 pub mod http;
 pub mod metrics;
 pub mod stack;
+pub mod rollup_proof;
 
 pub use error::StackError;
 pub use progress::Progress;
