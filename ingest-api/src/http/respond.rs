@@ -23,7 +23,7 @@ use spillway_runtime::tokens::TokenError;
 pub type Answer = Response<Full<Bytes>>;
 
 /// The longest error text.
-const DETAIL_BYTES_MAX: usize = 1_024;
+pub const DETAIL_BYTES_MAX: usize = 1_024;
 /// `Retry-After`, in seconds.
 const RETRY_AFTER_S: std::ops::RangeInclusive<u32> = 1..=600;
 /// Where the ids of errors are explained.
@@ -48,12 +48,13 @@ pub enum ErrorId {
     NotAdmittedYet,
     Overloaded,
     TokensUnavailable,
+    OverQuota,
     Internal,
 }
 
 impl ErrorId {
     /// All of them, for docs and tests.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::BadRequest,
         Self::UndecodableBody,
         Self::Unauthorized,
@@ -70,6 +71,7 @@ impl ErrorId {
         Self::NotAdmittedYet,
         Self::Overloaded,
         Self::TokensUnavailable,
+        Self::OverQuota,
         Self::Internal,
     ];
 
@@ -80,9 +82,7 @@ impl ErrorId {
         const LATER: StatusCode = StatusCode::SERVICE_UNAVAILABLE;
         match self {
             Self::BadRequest => ("bad-request", S::BAD_REQUEST, "The request is malformed"),
-            Self::UndecodableBody => {
-                ("undecodable-body", S::BAD_REQUEST, "The body can't be cut into frames")
-            }
+            Self::UndecodableBody => ("undecodable-body", S::BAD_REQUEST, "The body can't be read"),
             Self::Unauthorized => ("unauthorized", S::UNAUTHORIZED, "No valid token"),
             Self::TokenRevoked => ("token-revoked", S::FORBIDDEN, "The token is revoked"),
             Self::NotFound => ("not-found", S::NOT_FOUND, "No such route"),
@@ -103,6 +103,7 @@ impl ErrorId {
             Self::NotAdmittedYet => ("not-admitted-yet", LATER, "Agents are admitted by steps"),
             Self::Overloaded => ("overloaded", LATER, "Too much is in work"),
             Self::TokensUnavailable => ("tokens-unavailable", LATER, "Tokens can't be judged"),
+            Self::OverQuota => ("over-quota", S::TOO_MANY_REQUESTS, "The token's limit is reached"),
             Self::Internal => ("internal", LATER, "An error of this server"),
         }
     }
@@ -123,11 +124,7 @@ impl Problem {
     #[must_use]
     pub fn new(id: ErrorId, detail: impl Into<String>) -> Self {
         let mut detail = detail.into();
-        let mut end = detail.len().min(DETAIL_BYTES_MAX);
-        while !detail.is_char_boundary(end) {
-            end -= 1;
-        }
-        detail.truncate(end);
+        detail.truncate(shortened(&detail).len());
         Self { id, detail, limit_bytes: None, index: None, refusal: None, allow: "POST" }
     }
 
@@ -141,6 +138,12 @@ impl Problem {
     #[must_use]
     pub fn detail(&self) -> &str {
         &self.detail
+    }
+
+    /// The methods that a route has.
+    #[must_use]
+    pub fn allow(&self) -> &'static str {
+        self.allow
     }
 
     fn with_limit(mut self, bytes: usize) -> Self {
@@ -277,7 +280,7 @@ pub fn problem(problem: &Problem, manner: Manner<'_>) -> Answer {
     let head = answer.headers_mut();
     match status {
         StatusCode::SERVICE_UNAVAILABLE => {
-            let seconds = retry_after(problem.id, manner.attempt, spread());
+            let seconds = seconds_to_wait(problem.id, manner.attempt);
             head.insert(RETRY_AFTER, HeaderValue::from(seconds));
             head.insert(CONNECTION, HeaderValue::from_static("close"));
         }
@@ -312,6 +315,22 @@ fn json(status: StatusCode, kind: &'static str, body: &impl Serialize) -> Answer
     *answer.status_mut() = status;
     answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
     answer
+}
+
+/// The part of a text that an error may have.
+#[must_use]
+pub fn shortened(text: &str) -> &str {
+    let mut end = text.len().min(DETAIL_BYTES_MAX);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    text.get(..end).unwrap_or_default()
+}
+
+/// Seconds for `Retry-After`.
+#[must_use]
+pub fn seconds_to_wait(id: ErrorId, attempt: u32) -> u32 {
+    retry_after(id, attempt, spread())
 }
 
 /// Seconds until the sender may come again: doubling with its attempts, spread by half of it to

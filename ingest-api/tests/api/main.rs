@@ -23,3 +23,5 @@ mod admission;
 mod drained;
 
 mod tls;
+
+mod foreign;
