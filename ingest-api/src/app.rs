@@ -26,6 +26,7 @@ use crate::authenticate::Caller;
 use crate::http::respond::{ErrorId, Problem};
 use crate::http::{Server, tls};
 use crate::metrics::Metrics;
+use crate::quota::Quotas;
 use crate::settings::IngestSettings;
 
 /// What one look at Kafka may take.
@@ -44,6 +45,7 @@ pub struct App {
     pub metrics: Metrics,
     pub tokens: TokenFile,
     pub admission: Admission,
+    pub quotas: Quotas,
     pub publisher: Publisher,
     pub partitioning: Partitioning,
     pub health: Health,
@@ -78,6 +80,7 @@ impl App {
             admission: Admission::new(&settings, &metrics, reload, closing.clone()),
             metrics,
             tokens,
+            quotas: Quotas::default(),
             publisher,
             partitioning,
             health: context.health.clone(),

@@ -11,7 +11,9 @@ use base64::prelude::BASE64_STANDARD;
 use http::header::AUTHORIZATION;
 use http::{HeaderMap, HeaderName};
 use jiff::Timestamp;
-use spillway_runtime::tokens::{TokenError, TokenFile, Tokens, Unavailable};
+use spillway_runtime::tokens::{TokenError, TokenFile, TokenLimits, Tokens, Unavailable};
+
+use crate::quota;
 
 /// Where Datadog's clients put their key.
 const API_KEY: HeaderName = HeaderName::from_static("dd-api-key");
@@ -24,6 +26,8 @@ pub struct Caller {
     pub environment: Arc<str>,
     /// The token's id: its name, not its secret.
     pub token: Arc<str>,
+    /// What the token may send at most, if anything is said of it.
+    pub limits: Option<TokenLimits>,
 }
 
 /// Why a request has no sender.
@@ -61,8 +65,11 @@ pub fn anyone(tokens: &TokenFile, head: &HeaderMap, now: Timestamp) -> Result<Ca
 
 fn proven(tokens: &Tokens, credential: &str, now: Timestamp) -> Result<Caller, Denied> {
     let token = tokens.authenticate(credential, now)?;
-    let (environment, token) = (token.environment.as_str(), token.id.as_str());
-    Ok(Caller { environment: Arc::from(environment), token: Arc::from(token) })
+    Ok(Caller {
+        environment: Arc::from(token.environment.as_str()),
+        token: Arc::from(token.id.as_str()),
+        limits: quota::limits_of(token.limits),
+    })
 }
 
 fn credential(head: &HeaderMap) -> Result<String, Denied> {

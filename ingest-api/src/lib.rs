@@ -19,6 +19,8 @@ pub mod admit;
 
 pub mod authenticate;
 
+pub mod quota;
+
 pub mod unpack;
 
 pub mod wire;

@@ -87,8 +87,9 @@ proptest! {
 }
 
 fn large(points: usize) -> Vec<Sent> {
-    let points: Vec<(i64, f64)> =
-        (0..points).map(|n| (n as i64, f64::from_bits((n as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15)))).collect();
+    let points: Vec<(i64, f64)> = (0..points)
+        .map(|n| (n as i64, f64::from_bits((n as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15))))
+        .collect();
     vec![Sent { host: None, metric: "m".to_owned(), label: "l".to_owned(), points }]
 }
 

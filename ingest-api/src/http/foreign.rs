@@ -101,6 +101,7 @@ where
 
     app.admission.open()?;
     let caller = caller(app, head)?;
+    app.quotas.request(&caller)?;
     let needed = body::bytes_needed(&head.headers, app.settings.http.body_bytes_max.as_usize())?;
     let mut room = app.admission.room(&caller, needed, within).await?;
 
@@ -110,6 +111,7 @@ where
     let paused: Duration = arriving.elapsed();
     room.shrink_to(body.len());
     app.metrics.body_bytes.inc_by(body.len() as u64);
+    let bytes = body.len();
     let left = || (within + paused).saturating_sub(began.elapsed());
 
     let mut cut = in_turn(app, &caller, left(), move |intake| {
@@ -119,6 +121,7 @@ where
     .await?;
 
     let points: Vec<usize> = cut.checked.batches.iter().map(|batch| batch.points).collect();
+    app.quotas.charge(&caller, bytes, points.iter().sum());
     let published = publish::all(&app.publisher, Lane::Live, &caller, cut.checked, left()).await;
     if let Some(ack_time) = publish::ack_time(&published, within) {
         app.admission.observe(ack_time);

@@ -15,6 +15,7 @@ use crate::admit::NotAdmitted;
 use crate::authenticate::{Caller, Denied};
 use crate::http::body::BodyError;
 use crate::publish::{Acknowledged, NotAcknowledged};
+use crate::quota::OverQuota;
 use crate::verify::BodyRefused;
 use spillway_runtime::outside::spread;
 use spillway_runtime::tokens::TokenError;
@@ -183,6 +184,12 @@ impl From<Denied> for Problem {
     }
 }
 
+impl From<OverQuota> for Problem {
+    fn from(cause: OverQuota) -> Self {
+        Self::new(ErrorId::OverQuota, cause.to_string())
+    }
+}
+
 impl From<BodyError> for Problem {
     fn from(cause: BodyError) -> Self {
         let text = cause.to_string();
@@ -284,6 +291,10 @@ pub fn problem(problem: &Problem, manner: Manner<'_>) -> Answer {
             head.insert(RETRY_AFTER, HeaderValue::from(seconds));
             head.insert(CONNECTION, HeaderValue::from_static("close"));
         }
+        StatusCode::TOO_MANY_REQUESTS => {
+            let seconds = seconds_to_wait(problem.id, manner.attempt);
+            head.insert(RETRY_AFTER, HeaderValue::from(seconds));
+        }
         StatusCode::UNAUTHORIZED => {
             head.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
@@ -295,11 +306,21 @@ pub fn problem(problem: &Problem, manner: Manner<'_>) -> Answer {
     answer
 }
 
+/// JSON that is there already.
+#[must_use]
+pub fn described(json: &'static str) -> Answer {
+    let mut answer = text(StatusCode::OK, json);
+    answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    answer
+}
+
 /// A short text, for `/livez` and `/readyz`.
 #[must_use]
 pub fn text(status: StatusCode, text: &'static str) -> Answer {
     let mut answer = Response::new(Full::new(Bytes::from_static(text.as_bytes())));
     *answer.status_mut() = status;
+    let plain = HeaderValue::from_static("text/plain; charset=utf-8");
+    answer.headers_mut().insert(CONTENT_TYPE, plain);
     answer
 }
 
@@ -378,7 +399,8 @@ mod tests {
             let manner = Manner { attempt: 0, status_page: None };
             let answer = problem(&Problem::new(id, "x"), manner);
             let later = answer.status() == StatusCode::SERVICE_UNAVAILABLE;
-            assert_eq!(answer.headers().contains_key(RETRY_AFTER), later);
+            let waits = later || answer.status() == StatusCode::TOO_MANY_REQUESTS;
+            assert_eq!(answer.headers().contains_key(RETRY_AFTER), waits);
             assert_eq!(answer.headers().contains_key(CONNECTION), later);
             assert_ne!(answer.status(), StatusCode::INTERNAL_SERVER_ERROR);
         }

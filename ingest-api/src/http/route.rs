@@ -46,11 +46,14 @@ where
 }
 
 const BATCHES: &str = "/v1/batches";
+const OPENAPI: &str = "/openapi.json";
+/// The description of our own routes; a test holds it against them.
+const DESCRIPTION: &str = include_str!("openapi.json");
 const LIVEZ: &str = "/livez";
 const READYZ: &str = "/readyz";
 
 /// Every path, with the methods it has.
-const ROUTES: [(&str, &str); 13] = [
+const ROUTES: [(&str, &str); 14] = [
     (BATCHES, "POST"),
     ("/api/v1/write", "POST"),
     ("/api/v1/push", "POST"),
@@ -62,6 +65,7 @@ const ROUTES: [(&str, &str); 13] = [
     ("/api/v1/series", "POST"),
     ("/api/v2/series", "POST"),
     ("/api/v1/validate", "GET"),
+    (OPENAPI, "GET, HEAD"),
     (LIVEZ, "GET, HEAD"),
     (READYZ, "GET, HEAD"),
 ];
@@ -89,6 +93,7 @@ where
         "/api/v1/series" => datadog::handle(app, request, 1).await,
         "/api/v2/series" => datadog::handle(app, request, 2).await,
         "/api/v1/validate" => datadog::validate(app, request),
+        OPENAPI => Ok(respond::described(DESCRIPTION)),
         LIVEZ => Ok(respond::text(StatusCode::OK, "live\n")),
         _ => Ok(ready(app)),
     }

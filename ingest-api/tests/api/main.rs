@@ -25,3 +25,5 @@ mod drained;
 mod tls;
 
 mod foreign;
+
+mod openapi;

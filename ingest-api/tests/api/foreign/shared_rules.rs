@@ -1,5 +1,7 @@
 //! What holds for every foreign protocol.
 
+use spillway_runtime::tokens::TokenLimits;
+
 use super::protobuf::snappy;
 use super::remote_write::{SNAPPY, V2, series, v1, v2};
 use crate::stage::{Stage, stage};
@@ -90,4 +92,26 @@ async fn a_body_over_the_limit_has_each_protocol_s_own_status() {
             if path.starts_with("/api/v1/write") || path.ends_with("push") { 400 } else { 413 };
         assert_eq!(reply.status, wanted, "{path}: {reply:?}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_token_over_its_limit_hears_what_its_client_sends_again_after() {
+    let stage = stage(|_| {}).await;
+    let limits = TokenLimits { points_per_second: Some(1), ..TokenLimits::default() };
+    let limited = format!("Bearer {}", stage.token("demo", |row| row.limits = Some(limits)));
+    let token = ("Authorization", limited.as_str());
+    while stage.ask("POST", "/v1/batches", &[token], b"").await.status != 200 {}
+    let many: String = (1..=100).map(|n| format!("m f={n} {n}000000\n")).collect();
+    assert_eq!(stage.ask("POST", "/write", &[token], many.as_bytes()).await.status, 204);
+    for (path, headers, body) in requests() {
+        let all = [&[token], headers.as_slice()].concat();
+        let reply = stage.ask("POST", path, &all, &body).await;
+        let wanted =
+            if ["/api/v1/write", "/api/v1/push", "/write"].contains(&path) { 503 } else { 429 };
+        assert_eq!(reply.status, wanted, "{path}: {reply:?}");
+        assert!(reply.header("retry-after").is_some(), "{path}");
+    }
+    let reply = stage.ask("POST", "/v1/batches", &[token], b"").await;
+    assert_eq!(reply.status, 429);
+    reply.is_problem("over-quota");
 }
