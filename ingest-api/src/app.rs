@@ -27,6 +27,7 @@ use crate::http::Server;
 use crate::http::respond::{ErrorId, Problem};
 use crate::http::tls::Tls;
 use crate::metrics::Metrics;
+use crate::quota::Quotas;
 use crate::settings::IngestSettings;
 
 /// What one look at Kafka may take.
@@ -45,6 +46,7 @@ pub struct App {
     pub metrics: Metrics,
     pub tokens: TokenFile,
     pub admission: Admission,
+    pub quotas: Quotas,
     pub publisher: Publisher,
     pub partitioning: Partitioning,
     pub health: Health,
@@ -79,6 +81,7 @@ impl App {
             admission: Admission::new(&settings, &metrics, reload, closing.clone()),
             metrics,
             tokens,
+            quotas: Quotas::default(),
             publisher,
             partitioning,
             health: context.health.clone(),

@@ -21,6 +21,9 @@ pub struct Metrics {
     pub batches_accepted: Counter,
     pub points_accepted: Counter,
     rejected: Family<Reason, Counter>,
+    /// Of foreign bodies that were taken otherwise.
+    pub points_refused: Counter,
+    pub texts_left_out: Counter,
     requests: Family<Request, Counter>,
     pub request_seconds: Histogram,
     pub body_bytes: Counter,
@@ -53,6 +56,8 @@ impl Metrics {
             batches_accepted: Counter::default(),
             points_accepted: Counter::default(),
             rejected: Family::default(),
+            points_refused: Counter::default(),
+            texts_left_out: Counter::default(),
             requests: Family::default(),
             request_seconds: Histogram::new(REQUEST_BUCKETS_S),
             body_bytes: Counter::default(),
@@ -81,6 +86,16 @@ impl Metrics {
             "batches_rejected",
             "Batches that will never be taken as they are",
             self.rejected.clone(),
+        );
+        to.register(
+            "points_refused",
+            "Points of foreign senders that can't be stored, of bodies that were taken otherwise",
+            self.points_refused.clone(),
+        );
+        to.register(
+            "texts_left_out",
+            "Text fields of line protocol, which are no points",
+            self.texts_left_out.clone(),
         );
         to.register("requests", "Answered requests", self.requests.clone());
         to.register(

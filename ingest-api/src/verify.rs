@@ -95,6 +95,13 @@ pub async fn body(
     Ok(outside::blocking(work).await?)
 }
 
+/// Checks frames that were made here of a foreign body, like any others.
+#[must_use]
+pub fn frames(frames: Vec<Bytes>, environment: &str, partitioning: Partitioning) -> Checked {
+    let headed = |frame: Bytes| Some((Header::parse(&frame).ok()?, frame));
+    check(frames.into_iter().filter_map(headed).collect(), environment, partitioning)
+}
+
 fn cut(body: &Bytes) -> Result<Vec<(Header, Bytes)>, BodyRefused> {
     let frames = frame::split(body).into_iter().enumerate();
     let cut = frames.map(|(index, frame)| {

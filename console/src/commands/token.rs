@@ -20,6 +20,7 @@ pub fn create(desk: &Desk, options: &CreateToken) -> Result<Answer, Failure> {
     let limits = TokenLimits {
         points_per_second: options.points_per_second,
         requests_per_second: options.requests_per_second,
+        ..TokenLimits::default()
     };
     row.limits = (limits != TokenLimits::default()).then_some(limits);
 

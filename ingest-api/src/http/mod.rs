@@ -5,6 +5,18 @@
 
 pub mod post_batches;
 
+pub mod remote_write;
+
+pub mod otlp;
+
+pub mod influx;
+
+pub mod datadog;
+
+pub mod foreign;
+
+pub mod dialect;
+
 pub mod body;
 
 pub mod respond;

@@ -40,11 +40,13 @@ where
     app.admission.open()?;
     let caller = authenticate::caller(&app.tokens, &head.headers, now())?;
     let lane = kind(&head.headers)?;
+    app.quotas.request(&caller)?;
     let needed = body::bytes_needed(&head.headers, app.settings.http.body_bytes_max.as_usize())?;
     let mut room = app.admission.room(&caller, needed, within).await?;
 
     let arriving = Instant::now();
     let body = body::read(incoming, &app.settings.http).await?;
+    let bytes = body.len();
     // The sender's own pace is not counted against the answer.
     let paused: Duration = arriving.elapsed();
     room.shrink_to(body.len());
@@ -53,6 +55,8 @@ where
     app.admission.agent(&body)?;
     let left = || (within + paused).saturating_sub(began.elapsed());
     let checked = verify::body(body, &caller, app.partitioning, left()).await?;
+    let points = checked.batches.iter().map(|batch| batch.points).sum();
+    app.quotas.charge(&caller, bytes, points);
     checked.rejected.iter().for_each(|rejected| app.tell_of_rejected(rejected, &caller));
 
     let published = publish::all(&app.publisher, lane, &caller, checked, left()).await;

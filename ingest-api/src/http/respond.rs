@@ -15,6 +15,7 @@ use crate::admit::NotAdmitted;
 use crate::authenticate::{Caller, Denied};
 use crate::http::body::BodyError;
 use crate::publish::{Acknowledged, NotAcknowledged};
+use crate::quota::OverQuota;
 use crate::verify::BodyRefused;
 use spillway_runtime::outside::spread;
 use spillway_runtime::tokens::TokenError;
@@ -23,7 +24,7 @@ use spillway_runtime::tokens::TokenError;
 pub type Answer = Response<Full<Bytes>>;
 
 /// The longest error text.
-const DETAIL_BYTES_MAX: usize = 1_024;
+pub const DETAIL_BYTES_MAX: usize = 1_024;
 /// `Retry-After`, in seconds.
 const RETRY_AFTER_S: std::ops::RangeInclusive<u32> = 1..=600;
 /// Where the ids of errors are explained.
@@ -48,12 +49,13 @@ pub enum ErrorId {
     NotAdmittedYet,
     Overloaded,
     TokensUnavailable,
+    OverQuota,
     Internal,
 }
 
 impl ErrorId {
     /// All of them, for docs and tests.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::BadRequest,
         Self::UndecodableBody,
         Self::Unauthorized,
@@ -70,6 +72,7 @@ impl ErrorId {
         Self::NotAdmittedYet,
         Self::Overloaded,
         Self::TokensUnavailable,
+        Self::OverQuota,
         Self::Internal,
     ];
 
@@ -80,9 +83,7 @@ impl ErrorId {
         const LATER: StatusCode = StatusCode::SERVICE_UNAVAILABLE;
         match self {
             Self::BadRequest => ("bad-request", S::BAD_REQUEST, "The request is malformed"),
-            Self::UndecodableBody => {
-                ("undecodable-body", S::BAD_REQUEST, "The body can't be cut into frames")
-            }
+            Self::UndecodableBody => ("undecodable-body", S::BAD_REQUEST, "The body can't be read"),
             Self::Unauthorized => ("unauthorized", S::UNAUTHORIZED, "No valid token"),
             Self::TokenRevoked => ("token-revoked", S::FORBIDDEN, "The token is revoked"),
             Self::NotFound => ("not-found", S::NOT_FOUND, "No such route"),
@@ -103,6 +104,7 @@ impl ErrorId {
             Self::NotAdmittedYet => ("not-admitted-yet", LATER, "Agents are admitted by steps"),
             Self::Overloaded => ("overloaded", LATER, "Too much is in work"),
             Self::TokensUnavailable => ("tokens-unavailable", LATER, "Tokens can't be judged"),
+            Self::OverQuota => ("over-quota", S::TOO_MANY_REQUESTS, "The token's limit is reached"),
             Self::Internal => ("internal", LATER, "An error of this server"),
         }
     }
@@ -123,11 +125,7 @@ impl Problem {
     #[must_use]
     pub fn new(id: ErrorId, detail: impl Into<String>) -> Self {
         let mut detail = detail.into();
-        let mut end = detail.len().min(DETAIL_BYTES_MAX);
-        while !detail.is_char_boundary(end) {
-            end -= 1;
-        }
-        detail.truncate(end);
+        detail.truncate(shortened(&detail).len());
         Self { id, detail, limit_bytes: None, index: None, refusal: None, allow: "POST" }
     }
 
@@ -141,6 +139,12 @@ impl Problem {
     #[must_use]
     pub fn detail(&self) -> &str {
         &self.detail
+    }
+
+    /// The methods that a route has.
+    #[must_use]
+    pub fn allow(&self) -> &'static str {
+        self.allow
     }
 
     fn with_limit(mut self, bytes: usize) -> Self {
@@ -177,6 +181,12 @@ impl From<Denied> for Problem {
             Denied::Token(_) | Denied::Absent | Denied::Ambiguous => ErrorId::Unauthorized,
         };
         Self::new(id, cause.to_string())
+    }
+}
+
+impl From<OverQuota> for Problem {
+    fn from(cause: OverQuota) -> Self {
+        Self::new(ErrorId::OverQuota, cause.to_string())
     }
 }
 
@@ -277,9 +287,13 @@ pub fn problem(problem: &Problem, manner: Manner<'_>) -> Answer {
     let head = answer.headers_mut();
     match status {
         StatusCode::SERVICE_UNAVAILABLE => {
-            let seconds = retry_after(problem.id, manner.attempt, spread());
+            let seconds = seconds_to_wait(problem.id, manner.attempt);
             head.insert(RETRY_AFTER, HeaderValue::from(seconds));
             head.insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        StatusCode::TOO_MANY_REQUESTS => {
+            let seconds = seconds_to_wait(problem.id, manner.attempt);
+            head.insert(RETRY_AFTER, HeaderValue::from(seconds));
         }
         StatusCode::UNAUTHORIZED => {
             head.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
@@ -292,11 +306,21 @@ pub fn problem(problem: &Problem, manner: Manner<'_>) -> Answer {
     answer
 }
 
+/// JSON that is there already.
+#[must_use]
+pub fn described(json: &'static str) -> Answer {
+    let mut answer = text(StatusCode::OK, json);
+    answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    answer
+}
+
 /// A short text, for `/livez` and `/readyz`.
 #[must_use]
 pub fn text(status: StatusCode, text: &'static str) -> Answer {
     let mut answer = Response::new(Full::new(Bytes::from_static(text.as_bytes())));
     *answer.status_mut() = status;
+    let plain = HeaderValue::from_static("text/plain; charset=utf-8");
+    answer.headers_mut().insert(CONTENT_TYPE, plain);
     answer
 }
 
@@ -312,6 +336,22 @@ fn json(status: StatusCode, kind: &'static str, body: &impl Serialize) -> Answer
     *answer.status_mut() = status;
     answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
     answer
+}
+
+/// The part of a text that an error may have.
+#[must_use]
+pub fn shortened(text: &str) -> &str {
+    let mut end = text.len().min(DETAIL_BYTES_MAX);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    text.get(..end).unwrap_or_default()
+}
+
+/// Seconds for `Retry-After`.
+#[must_use]
+pub fn seconds_to_wait(id: ErrorId, attempt: u32) -> u32 {
+    retry_after(id, attempt, spread())
 }
 
 /// Seconds until the sender may come again: doubling with its attempts, spread by half of it to
@@ -359,7 +399,8 @@ mod tests {
             let manner = Manner { attempt: 0, status_page: None };
             let answer = problem(&Problem::new(id, "x"), manner);
             let later = answer.status() == StatusCode::SERVICE_UNAVAILABLE;
-            assert_eq!(answer.headers().contains_key(RETRY_AFTER), later);
+            let waits = later || answer.status() == StatusCode::TOO_MANY_REQUESTS;
+            assert_eq!(answer.headers().contains_key(RETRY_AFTER), waits);
             assert_eq!(answer.headers().contains_key(CONNECTION), later);
             assert_ne!(answer.status(), StatusCode::INTERNAL_SERVER_ERROR);
         }

@@ -8,13 +8,14 @@ use std::task::Poll;
 use std::time::Instant;
 
 use bytes::Bytes;
-use http::{Method, Request, StatusCode};
+use http::{Request, StatusCode};
 use hyper::body::Body;
 
 use crate::app::App;
 use crate::http::body::BoxError;
-use crate::http::post_batches;
+use crate::http::dialect::Dialect;
 use crate::http::respond::{self, Answer, ErrorId, Manner, Problem};
+use crate::http::{datadog, influx, otlp, post_batches, remote_write};
 
 /// The answer to a request; `last` closes the connection with it.
 pub async fn answer<B>(app: &App, request: Request<B>, last: bool) -> Result<Answer, Infallible>
@@ -27,13 +28,14 @@ where
     let last = last || app.shutdown.requested();
     let manner = Manner { attempt, status_page: app.settings.http.status_page.as_deref() };
     let route = name(request.uri().path());
-    let answered = guarded(dispatch(app, request)).await.unwrap_or_else(|| {
+    let dialect = Dialect::of(request.uri().path(), request.headers());
+    let answered = guarded(dispatch(app, request, dialect)).await.unwrap_or_else(|| {
         app.metrics.panics.inc();
         Err(Problem::new(ErrorId::Internal, "the handler failed; the same request may pass later"))
     });
     let mut answer = answered.unwrap_or_else(|problem| {
         app.tell(&problem);
-        respond::problem(&problem, manner)
+        dialect.problem(&problem, manner)
     });
     if last {
         respond::close(&mut answer);
@@ -44,25 +46,56 @@ where
 }
 
 const BATCHES: &str = "/v1/batches";
+const OPENAPI: &str = "/openapi.json";
+/// The description of our own routes; a test holds it against them.
+const DESCRIPTION: &str = include_str!("openapi.json");
 const LIVEZ: &str = "/livez";
 const READYZ: &str = "/readyz";
 
-async fn dispatch<B>(app: &App, request: Request<B>) -> Result<Answer, Problem>
+/// Every path, with the methods it has.
+const ROUTES: [(&str, &str); 14] = [
+    (BATCHES, "POST"),
+    ("/api/v1/write", "POST"),
+    ("/api/v1/push", "POST"),
+    ("/v1/metrics", "POST"),
+    ("/write", "POST"),
+    ("/api/v2/write", "POST"),
+    ("/ping", "GET, HEAD"),
+    ("/query", "POST"),
+    ("/api/v1/series", "POST"),
+    ("/api/v2/series", "POST"),
+    ("/api/v1/validate", "GET"),
+    (OPENAPI, "GET, HEAD"),
+    (LIVEZ, "GET, HEAD"),
+    (READYZ, "GET, HEAD"),
+];
+
+async fn dispatch<B>(app: &App, request: Request<B>, dialect: Dialect) -> Result<Answer, Problem>
 where
     B: Body<Data = Bytes> + Unpin,
     B::Error: Into<BoxError>,
 {
-    let (method, path) = (request.method().clone(), request.uri().path());
-    match (method, path) {
-        (Method::POST, BATCHES) => post_batches::handle(app, request).await,
-        (Method::GET | Method::HEAD, LIVEZ) => Ok(respond::text(StatusCode::OK, "live\n")),
-        (Method::GET | Method::HEAD, READYZ) => Ok(ready(app)),
-        (_, BATCHES) => Err(Problem::method("POST")),
-        (_, LIVEZ | READYZ) => Err(Problem::method("GET, HEAD")),
-        (_, path) => {
-            let path: String = path.chars().take(100).collect();
-            Err(Problem::new(ErrorId::NotFound, format!("there is no route {path}")))
-        }
+    let path = request.uri().path();
+    let Some((path, allow)) = ROUTES.into_iter().find(|(known, _)| *known == path) else {
+        let path: String = path.chars().take(100).collect();
+        return Err(Problem::new(ErrorId::NotFound, format!("there is no route {path}")));
+    };
+    if !allow.split(", ").any(|method| method == request.method().as_str()) {
+        return Err(Problem::method(allow));
+    }
+    match path {
+        BATCHES => post_batches::handle(app, request).await,
+        "/api/v1/write" | "/api/v1/push" => remote_write::handle(app, request).await,
+        "/v1/metrics" => otlp::handle(app, request).await,
+        "/write" | "/api/v2/write" => influx::handle(app, request, dialect).await,
+        "/ping" => Ok(influx::ping()),
+        "/query" => influx::query(app, request).await,
+        "/api/v1/series" => datadog::handle(app, request, 1).await,
+        "/api/v2/series" => datadog::handle(app, request, 2).await,
+        "/api/v1/validate" => datadog::validate(app, request),
+        OPENAPI => Ok(respond::described(DESCRIPTION)),
+        LIVEZ => Ok(respond::text(StatusCode::OK, "live\n")),
+        _ => Ok(ready(app)),
     }
 }
 
@@ -77,7 +110,7 @@ fn ready(app: &App) -> Answer {
 
 /// The label of a path; a fixed set, whatever is asked for.
 fn name(path: &str) -> &'static str {
-    [BATCHES, LIVEZ, READYZ].into_iter().find(|known| *known == path).unwrap_or("other")
+    ROUTES.into_iter().find(|(known, _)| *known == path).map_or("other", |(known, _)| known)
 }
 
 /// `None` when `handler` panicked. What it held is dropped, and nothing it shares is left half

@@ -23,3 +23,7 @@ mod admission;
 mod drained;
 
 mod tls;
+
+mod foreign;
+
+mod openapi;

@@ -70,6 +70,9 @@ pub struct TokenLimits {
     pub points_per_second: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub requests_per_second: Option<u64>,
+    /// Of bodies, as they come.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bytes_per_second: Option<u64>,
 }
 
 #[derive(Debug, Default, Serialize, Deserialize)]

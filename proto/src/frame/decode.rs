@@ -7,6 +7,7 @@ use super::about::{
     check_environment, check_host, read_declarations, read_host_info, read_previous,
 };
 use super::columns::{Columns, count_varints, take_signed, take_u32};
+use super::names;
 use super::{FrameError, HEADER_BYTES, Header, Verified, check, within};
 use crate::batch::{Batch, Declaration, HostInfo, Kind, Point, PreviousEpoch, Series};
 use crate::limits;
@@ -205,34 +206,20 @@ impl<'a> FrameView<'a> {
             else {
                 return Err(FrameError::Malformed("reference"));
             };
-            within("length of a metric's name", metric.len(), limits::METRIC_BYTES_MAX)?;
-            within("length of a unit", unit.len(), limits::UNIT_BYTES_MAX)?;
-            if metric.is_empty() {
-                return wrong("its metric has no name");
-            }
             if entry.points == 0 {
                 return wrong("it has no points");
             }
-            let refs = self.refs_of(entry);
-            let mut before = None;
-            let mut bytes = 0;
-            for pair in refs.chunks_exact(2) {
-                let [name, value] = pair else { continue };
-                let (Some(name), Some(value)) = (self.text(*name), self.text(*value)) else {
-                    return Err(FrameError::Malformed("reference"));
-                };
-                within("length of a label's name", name.len(), limits::LABEL_NAME_BYTES_MAX)?;
-                within("length of a label's value", value.len(), limits::LABEL_VALUE_BYTES_MAX)?;
-                bytes += name.len() + value.len();
-                if name.is_empty() {
-                    return wrong("a label has no name");
-                }
-                if before.is_some_and(|before| before >= name) {
-                    return wrong("its labels are not sorted and unique");
-                }
-                before = Some(name);
+            let mut whole = true;
+            let labels = self.refs_of(entry).chunks_exact(2).filter_map(|pair| {
+                let [name, value] = pair else { return None };
+                let label = self.text(*name).zip(self.text(*value));
+                whole &= label.is_some();
+                label
+            });
+            names::check(metric, unit, labels).map_err(|fault| fault.of(series))?;
+            if !whole {
+                return Err(FrameError::Malformed("reference"));
             }
-            within("length of one series' labels", bytes, limits::LABELS_BYTES_MAX)?;
         }
         Ok(())
     }

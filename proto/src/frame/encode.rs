@@ -10,6 +10,7 @@ use prost::Message as _;
 use super::body::{Body, DeclarationMessage, HostInfoMessage, PreviousEpochMessage};
 use super::{CHECKED_FROM, Decoder, FrameError, HEADER_BYTES, MAGIC, VERSION, within};
 use crate::batch::{Batch, HostInfo};
+use crate::batch_id::BatchId;
 use crate::limits::{BATCH_POINTS_MAX, BATCH_SERIES_MAX, FRAME_RAW_BYTES_MAX};
 
 /// zstd's level: 1 costs an agent next to nothing, and doubles barely shrink further above it.
@@ -37,18 +38,36 @@ impl Encoder {
         Self::default()
     }
 
+    /// The frame of `batch` under the name that its content gives it ([`BatchId::content_of`]),
+    /// whatever id it holds: for senders that do not count.
+    pub fn encode_by_content(&mut self, batch: &mut Batch) -> Result<Bytes, EncodeError> {
+        let raw = raw_of(batch)?;
+        let mut content = batch.window_ts.to_le_bytes().to_vec();
+        content.extend_from_slice(&raw);
+        batch.id = BatchId::content_of(&batch.environment, &content);
+        self.finish(batch, &raw)
+    }
+
     /// The frame of `batch`. Deterministic: the same batch gives the same bytes.
     pub fn encode(&mut self, batch: &Batch) -> Result<Bytes, EncodeError> {
-        within("series in the batch", batch.series.len(), BATCH_SERIES_MAX)?;
-        within("points in the batch", batch.points(), BATCH_POINTS_MAX)?;
-        let raw = body_of(batch).encode_to_vec();
-        within("decompressed size in bytes", raw.len(), FRAME_RAW_BYTES_MAX)?;
+        self.finish(batch, &raw_of(batch)?)
+    }
+
+    fn finish(&mut self, batch: &Batch, raw: &[u8]) -> Result<Bytes, EncodeError> {
         let body =
-            zstd::bulk::compress(&raw, COMPRESSION_LEVEL).map_err(|_| EncodeError::Compression)?;
+            zstd::bulk::compress(raw, COMPRESSION_LEVEL).map_err(|_| EncodeError::Compression)?;
         let frame = assemble(batch, raw.len(), &body);
         self.decoder.decode(&frame)?;
         Ok(frame)
     }
+}
+
+fn raw_of(batch: &Batch) -> Result<Vec<u8>, FrameError> {
+    within("series in the batch", batch.series.len(), BATCH_SERIES_MAX)?;
+    within("points in the batch", batch.points(), BATCH_POINTS_MAX)?;
+    let raw = body_of(batch).encode_to_vec();
+    within("decompressed size in bytes", raw.len(), FRAME_RAW_BYTES_MAX)?;
+    Ok(raw)
 }
 
 fn assemble(batch: &Batch, raw_bytes: usize, body: &[u8]) -> Bytes {

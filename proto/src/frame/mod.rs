@@ -24,12 +24,14 @@ mod columns;
 mod about;
 mod decode;
 mod encode;
+mod names;
 
 use bytes::Bytes;
 
 pub use about::is_environment_name;
 pub use decode::{Decoder, FrameView, Labels, Points, SeriesView};
 pub use encode::{EncodeError, Encoder};
+pub use names::{NameFault, check as check_names, check_host_name};
 
 use crate::batch_id::{BATCH_ID_BYTES, BatchId};
 use crate::limits::{

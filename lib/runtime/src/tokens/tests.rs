@@ -97,7 +97,7 @@ fn the_file_holds_no_secret_and_comes_back_as_written() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("tokens.toml");
     let (secret, mut row) = made("acme");
-    row.limits = Some(TokenLimits { points_per_second: Some(5), requests_per_second: None });
+    row.limits = Some(TokenLimits { points_per_second: Some(5), ..TokenLimits::default() });
     append(&path, row.clone()).unwrap();
     append(&path, made("demo").1).unwrap();
     let text = std::fs::read_to_string(&path).unwrap();

@@ -1,0 +1,170 @@
+//! Prometheus' native histograms, of integers or floats, with exponential or custom buckets.
+//!
+//! `prompb/types.proto`, message Histogram; the same in both versions.
+
+use spillway_proto::batch::STALE_MARKER_BITS;
+
+use super::series::Reading;
+use crate::cut::{Intake, Naming};
+use crate::histogram::{self, BUCKETS_MAX, Histogram, exponential_bound};
+use crate::http::foreign::Unreadable;
+use crate::wire::{Fields, Malformed, unzigzag};
+
+/// Buckets have stated bounds.
+const SCHEMA_CUSTOM: i64 = -53;
+/// Schemas with exponential buckets.
+const SCHEMAS: std::ops::RangeInclusive<i64> = -4..=8;
+
+#[derive(Debug, Default)]
+struct Native {
+    count: f64,
+    sum: f64,
+    schema: i64,
+    zero_threshold: f64,
+    zero_count: f64,
+    positive: Side,
+    negative: Side,
+    custom: Vec<u64>,
+    ts_ms: i64,
+}
+
+/// Buckets of one sign: runs of them, and what each counts.
+#[derive(Debug, Default)]
+struct Side {
+    /// How many are left out before a run, and how many are in it.
+    spans: Vec<(i64, u64)>,
+    /// Each as the difference to the one before.
+    deltas: Vec<u64>,
+    /// Each by itself, as the bits of a double.
+    counts: Vec<u64>,
+}
+
+/// Takes in a native histogram of the series `naming`; `false` when it was refused.
+pub(super) fn put(
+    bytes: &[u8],
+    naming: &Naming<'_>,
+    reading: Reading,
+    intake: &mut Intake,
+) -> Result<bool, Unreadable> {
+    let native = read(bytes)?;
+    let grid = reading.grid_ms.map_or(0, |grid_ms| native.ts_ms.rem_euclid(grid_ms));
+    match native.unfold() {
+        Ok(mut histogram) => {
+            histogram.ts_ms -= grid;
+            Ok(histogram::put(&histogram, naming, intake)?)
+        }
+        Err(fault) => {
+            intake.refusals.add(1, naming.place, &fault);
+            Ok(false)
+        }
+    }
+}
+
+fn read(bytes: &[u8]) -> Result<Native, Malformed> {
+    let mut native = Native::default();
+    for field in Fields(bytes) {
+        let (tag, value) = field?;
+        match tag {
+            1 => native.count = value.uint()? as f64,
+            2 => native.count = value.double()?,
+            3 => native.sum = value.double()?,
+            4 => native.schema = value.zigzag()?,
+            5 => native.zero_threshold = value.double()?,
+            6 => native.zero_count = value.uint()? as f64,
+            7 => native.zero_count = value.double()?,
+            8 => native.negative.spans.push(span(value.message()?)?),
+            9 => value.push_varints(&mut native.negative.deltas, BUCKETS_MAX)?,
+            10 => value.push_fixed(&mut native.negative.counts, BUCKETS_MAX)?,
+            11 => native.positive.spans.push(span(value.message()?)?),
+            12 => value.push_varints(&mut native.positive.deltas, BUCKETS_MAX)?,
+            13 => value.push_fixed(&mut native.positive.counts, BUCKETS_MAX)?,
+            15 => native.ts_ms = value.int()?,
+            16 => value.push_fixed(&mut native.custom, BUCKETS_MAX)?,
+            _ => {}
+        }
+        if native.positive.spans.len().max(native.negative.spans.len()) > BUCKETS_MAX {
+            return Err(Malformed("too many spans in a histogram"));
+        }
+    }
+    Ok(native)
+}
+
+fn span(fields: Fields<'_>) -> Result<(i64, u64), Malformed> {
+    let mut span = (0, 0);
+    for field in fields {
+        match field? {
+            (1, offset) => span.0 = offset.zigzag()?,
+            (2, length) => span.1 = length.uint()?,
+            _ => {}
+        }
+    }
+    Ok(span)
+}
+
+impl Native {
+    /// With each bucket's upper bound, ascending over all signs.
+    fn unfold(&self) -> Result<Histogram, &'static str> {
+        let stale = self.sum.to_bits() == STALE_MARKER_BITS;
+        let (ts_ms, count, sum) = (self.ts_ms, self.count, Some(self.sum));
+        let histogram = Histogram { ts_ms, count, sum, buckets: Vec::new(), stale };
+        if stale {
+            return Ok(histogram);
+        }
+        if self.schema == SCHEMA_CUSTOM {
+            let buckets = self.positive.buckets()?;
+            let bound = |index: i64| {
+                let at = usize::try_from(index).ok()?;
+                self.custom.get(at).map(|bits| f64::from_bits(*bits))
+            };
+            let bounded = |(index, count)| Some((bound(index)?, count));
+            let buckets = buckets.into_iter().filter_map(bounded).collect();
+            return Ok(Histogram { buckets, ..histogram });
+        }
+        if !SCHEMAS.contains(&self.schema) {
+            return Err("its histogram has an unknown schema");
+        }
+        let scale = self.schema as i32;
+        // A bucket's index is of its bound that is further from zero.
+        let below = self.negative.buckets()?.into_iter().rev();
+        let below = below.map(|(index, count)| (-exponential_bound(scale, index - 1), count));
+        let zero = (self.zero_count != 0.0).then_some((self.zero_threshold, self.zero_count));
+        let above = self.positive.buckets()?.into_iter();
+        let above = above.map(|(index, count)| (exponential_bound(scale, index), count));
+        let buckets: Vec<_> = below.chain(zero).chain(above).collect();
+        if buckets.len() > BUCKETS_MAX {
+            return Err("its histogram has more than 1000 buckets");
+        }
+        Ok(Histogram { buckets, ..histogram })
+    }
+}
+
+impl Side {
+    /// Index and count of each bucket that counts something, ascending.
+    fn buckets(&self) -> Result<Vec<(i64, f64)>, &'static str> {
+        let mut before = 0_i64;
+        let by_delta = self.deltas.iter().map(|delta| {
+            before = before.wrapping_add(unzigzag(*delta));
+            before as f64
+        });
+        let counts: Vec<f64> = match self.counts.is_empty() {
+            true => by_delta.collect(),
+            false => self.counts.iter().map(|bits| f64::from_bits(*bits)).collect(),
+        };
+        let mut counts = counts.into_iter();
+        let (mut buckets, mut index) = (Vec::new(), 0_i64);
+        for (offset, length) in &self.spans {
+            index = index.saturating_add(*offset);
+            for _ in 0..*length {
+                let count = counts.next().ok_or("its histogram has fewer counts than buckets")?;
+                if count != 0.0 {
+                    buckets.push((index, count));
+                }
+                index = index.saturating_add(1);
+            }
+        }
+        match counts.next() {
+            None => Ok(buckets),
+            Some(_) => Err("its histogram has more counts than buckets"),
+        }
+    }
+}

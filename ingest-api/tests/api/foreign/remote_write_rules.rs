@@ -1,0 +1,146 @@
+//! Remote write: content negotiation, the rules of labels and samples, and what is refused.
+
+use super::name;
+use super::protobuf::{Message, snappy};
+use super::remote_write::{SNAPPY, V1, V2, series, v1, v2};
+use crate::stage::stage;
+
+const ONE: [(&str, &str); 2] = [("__name__", "m"), ("host", "h")];
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_content_type_decides_the_version_and_unknown_ones_are_415() {
+    let stage = stage(|_| {}).await;
+    let one = snappy(&v1(&[series(&ONE, &[(1, 1.0)])]));
+    let two = snappy(&v2(&["", "__name__", "m"], &[(&[1, 2], &[(2, 1.0)], 2)]));
+    let proto = |name: &str| format!("application/x-protobuf;proto={name}");
+    let kinds = [
+        (None, &one, 204),
+        (Some("application/x-protobuf".to_owned()), &one, 204),
+        (Some(proto("prometheus.WriteRequest")), &one, 204),
+        (Some(proto("io.prometheus.write.v2.Request")), &two, 204),
+        (Some(proto("io.prometheus.write.v3.Request")), &two, 415),
+        (Some("application/json".to_owned()), &one, 415),
+        (Some("text/plain".to_owned()), &one, 415),
+    ];
+    for (kind, body, status) in kinds {
+        let stated = kind.as_deref().map(|kind| ("Content-Type", kind));
+        let headers: Vec<(&str, &str)> = stated.into_iter().chain([SNAPPY]).collect();
+        let reply = stage.send("/api/v1/write", &headers, body).await;
+        assert_eq!(reply.status, status, "{kind:?} {reply:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_missing_encoding_is_snappy_and_any_other_is_415() {
+    let stage = stage(|_| {}).await;
+    let body = snappy(&v1(&[series(&ONE, &[(1, 1.0)])]));
+    assert_eq!(stage.send("/api/v1/write", &[V1], &body).await.status, 204);
+    for coding in ["zstd", "gzip", "identity", ""] {
+        let reply = stage.send("/api/v1/write", &[V1, ("Content-Encoding", coding)], &body).await;
+        assert_eq!(reply.status, 415, "{coding}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_undecodable_body_is_400_and_a_too_large_one_too() {
+    let stage = stage(|settings| {
+        settings.http.body_bytes_max = spillway_runtime::settings::Size::mib(1);
+    })
+    .await;
+    let too_long = vec![0; (1 << 20) + 1];
+    let claims = [&[0xff, 0xff, 0xff, 0xff, 0x0f][..], &[0; 20]].concat();
+    let cases = [b"no snappy".to_vec(), snappy(b"no protobuf"), too_long, claims];
+    for (index, body) in cases.iter().enumerate() {
+        for kind in [V1, V2] {
+            let reply = stage.send("/api/v1/write", &[kind, SNAPPY], body).await;
+            assert_eq!(reply.status, 400, "{index} {reply:?}");
+            let counts = (kind == V2).then_some([0, 0, 0]);
+            assert_eq!(reply.written(), counts, "2.0 hears counts on failure too");
+            assert!(reply.body.as_str().unwrap().len() <= 1_024);
+        }
+    }
+    assert!(stage.batches().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn labels_that_break_a_rule_are_that_series_400_and_the_others_are_written() {
+    let stage = stage(|_| {}).await;
+    let bad: [&[(&str, &str)]; 7] = [
+        &[("__name__", "m"), ("b", "1"), ("a", "2")],
+        &[("__name__", "m"), ("a", "1"), ("a", "2")],
+        &[("", "x"), ("__name__", "m")],
+        &[("__name__", "m"), ("a", "")],
+        &[("a", "no name")],
+        &[("__name__", "")],
+        &[],
+    ];
+    let all: Vec<Message> = [&ONE[..]]
+        .iter()
+        .chain(&bad)
+        .map(|labels| series(labels, &[(1_000, 1.0), (2_000, 2.0)]))
+        .collect();
+    let reply = stage.write_v1(&all).await;
+    assert_eq!((reply.status, reply.written()), (400, None));
+    let text = reply.body.as_str().unwrap();
+    assert!(text.starts_with("14 points refused: series 1: its labels are not sorted"), "{text}");
+    let name = name("h", "m", "");
+    assert_eq!(stage.points(), [((name.clone(), 1_000), 1.0), ((name, 2_000), 2.0)].into());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn vmagent_does_not_sort_its_labels_and_is_taken_all_the_same() {
+    let stage = stage(|_| {}).await;
+    let body = snappy(&v1(&[series(&[("host", "h"), ("__name__", "m")], &[(1, 1.0)])]));
+    let agent = ("User-Agent", "vmagent");
+    assert_eq!(stage.send("/api/v1/write", &[V1, SNAPPY, agent], &body).await.status, 204);
+    assert_eq!(stage.send("/api/v1/write", &[V1, SNAPPY], &body).await.status, 400);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_partial_2_0_body_is_400_with_what_was_written() {
+    let stage = stage(|_| {}).await;
+    let symbols = ["", "__name__", "m", "b", "a", "x"];
+    let samples = [(1_000, 1.0), (2_000, 2.0), (-5, 3.0)];
+    let body = v2(&symbols, &[(&[1, 2], &samples, 2), (&[1, 2, 3, 5, 4, 5], &samples, 2)]);
+    let reply = stage.write_v2(&body).await;
+    assert_eq!((reply.status, reply.written()), (400, Some([2, 0, 0])), "{reply:?}");
+    let text = reply.body.as_str().unwrap();
+    assert!(text.starts_with("4 points refused: series 0: a time is outside"), "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_2_0_reference_out_of_range_an_odd_one_or_a_first_symbol_with_text_is_400() {
+    let stage = stage(|_| {}).await;
+    for (symbols, refs) in [
+        (&["", "__name__", "m"][..], &[1, 3][..]),
+        (&["", "__name__", "m"], &[1, 2, 1]),
+        (&["__name__", "m"], &[0, 1]),
+        (&[], &[0, 0]),
+    ] {
+        let reply = stage.write_v2(&v2(symbols, &[(refs, &[(1, 1.0)], 0)])).await;
+        assert_eq!((reply.status, reply.written()), (400, Some([0, 0, 0])), "{refs:?} {reply:?}");
+    }
+    assert!(stage.batches().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn out_of_order_and_duplicate_samples_and_stale_markers_are_taken() {
+    let stage = stage(|_| {}).await;
+    let stale = f64::from_bits(0x7ff0_0000_0000_0002);
+    let samples = [(3_000, 3.0), (1_000, 1.0), (3_000, 4.0), (2_000, stale)];
+    assert_eq!(stage.write_v1(&[series(&ONE, &samples)]).await.status, 204);
+    let points = stage.points();
+    let at = |ts_ms| points[&(name("h", "m", ""), ts_ms)];
+    assert_eq!((points.len(), at(1_000), at(3_000)), (3, 1.0, 4.0));
+    assert_eq!(at(2_000).to_bits(), stale.to_bits());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn metadata_alone_and_an_empty_body_are_204() {
+    let stage = stage(|_| {}).await;
+    let metadata = Message::new().int(1, 1).text(2, "m").text(4, "help");
+    for body in [Message::new().message(3, &metadata).0, Vec::new()] {
+        let reply = stage.send("/api/v1/write", &[V1, SNAPPY], &snappy(&body)).await;
+        assert_eq!(reply.status, 204);
+    }
+}
