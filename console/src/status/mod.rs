@@ -22,6 +22,7 @@ pub mod hosts;
 pub mod routes;
 pub mod serve;
 pub mod export;
+pub mod watch;
 
 use crate::answer::Answer;
 use crate::desk::Desk;

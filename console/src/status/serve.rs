@@ -23,6 +23,7 @@ use super::page::Facts;
 use super::rendered::Rendered;
 use super::routes::{self, Desk, Door};
 use super::snapshot::Snapshot;
+use super::watch;
 use crate::settings::{ConsoleSettings, StatusSettings};
 
 /// Readers at once, on each door.
@@ -54,17 +55,22 @@ pub async fn run(settings: ConsoleSettings, context: Context) -> Result<Drained,
         None => None,
     };
     let shared = Shared::default();
+    let metrics = context.metrics.register(watch::Metrics::register);
     let mut history = HistoryFile::open(&settings.status.history_file);
     let (mut gatherer, snapshot) =
         gather::first(&settings).await.map_err(|failure| failure.sentence())?;
+    metrics.note(&snapshot);
     publish(&shared, &settings.status, &snapshot, &mut history).await;
     tracing::info!(address = %settings.status.listen, "status page: / and /status.json");
     context.health.set_ready(true);
-    let desk = Desk::new(Arc::clone(gatherer.settings()), Arc::clone(&shared));
+    let hurried = Arc::clone(gatherer.settings());
+    let desk = Desk::new(Arc::clone(&hurried), Arc::clone(&shared));
+    let keep = Keep { history: &mut history, metrics: &metrics };
     tokio::select! {
         () = accept(front, desk.clone(), Door::Operators) => {}
         () = accept_if(public, desk) => {}
-        () = refresh(&mut gatherer, &settings.status, &shared, &mut history) => {}
+        () = watch::run(hurried, metrics.clone()) => {}
+        () = refresh(&mut gatherer, &settings.status, &shared, keep) => {}
         () = context.shutdown.wait() => {}
     }
     match history.save().await {
@@ -80,16 +86,23 @@ async fn listen(setting: &'static str, listen: SocketAddr) -> Result<TcpListener
     TcpListener::bind(listen).await.map_err(|cause| ListenError { setting, listen, cause })
 }
 
+/// What every look goes into, beside the page.
+struct Keep<'a> {
+    history: &'a mut HistoryFile,
+    metrics: &'a watch::Metrics,
+}
+
 async fn refresh(
     gatherer: &mut Gatherer,
     settings: &StatusSettings,
     shared: &Shared,
-    history: &mut HistoryFile,
+    keep: Keep<'_>,
 ) {
     loop {
         tokio::time::sleep(settings.refresh.get()).await;
         let snapshot = gatherer.look().await;
-        publish(shared, settings, &snapshot, history).await;
+        keep.metrics.note(&snapshot);
+        publish(shared, settings, &snapshot, keep.history).await;
     }
 }
 
