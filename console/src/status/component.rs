@@ -87,7 +87,7 @@ impl Part {
         match self {
             Self::Intake => "takes batches in",
             Self::Log => "keeps them until they are stored",
-            Self::Detour => "takes them while the API can't",
+            Self::Detour => "takes them while the API can’t",
             Self::Storing => "stores them",
             Self::Storage => "answers dashboards",
             Self::Keeping => "makes room, watches the lag",
@@ -111,9 +111,9 @@ impl Part {
 pub struct Component {
     pub part: Part,
     pub condition: Condition,
-    /// Mean since the look before, in milliseconds.
+    /// Mean over the last half minute, in milliseconds.
     pub response_ms: Option<f64>,
-    /// Share of failures since the look before, 0..1.
+    /// Share of failures over the last half minute, 0..1.
     pub error_ratio: Option<f64>,
     /// What is wrong, for operators' eyes: it may name hosts and shards.
     pub why: Option<String>,

@@ -95,24 +95,24 @@ const LYING: Layout = Layout {
 
 const STANDING: Layout = Layout {
     class: "standing",
-    size: (344, 646),
+    size: (344, 694),
     boxes: [
-        (1, 1, 196, 92),
-        (1, 139, 196, 92),
-        (1, 277, 196, 92),
-        (1, 415, 196, 92),
-        (1, 553, 196, 92),
-        (233, 139, 110, 92),
-        (233, 277, 110, 92),
+        (1, 1, 196, 104),
+        (1, 148, 196, 104),
+        (1, 295, 196, 104),
+        (1, 442, 196, 104),
+        (1, 589, 196, 104),
+        (233, 148, 110, 104),
+        (233, 295, 110, 104),
     ],
     arrows: [
-        way(0, 1, "M99 93V133", (109, 119, "start")),
-        way(1, 2, "M99 231V271", (109, 257, "start")),
-        way(2, 3, "M99 369V409", (109, 395, "start")),
-        way(3, 4, "M99 507V547", (109, 533, "start")),
-        way(0, 5, "M197 47H278Q288 47 288 57V133", (298, 95, "start")),
-        way(5, 6, "M288 231V271", (298, 257, "start")),
-        way(6, 2, "M233 323H203", (0, 0, "start")),
+        way(0, 1, "M99 105V142", (109, 131, "start")),
+        way(1, 2, "M99 252V289", (109, 278, "start")),
+        way(2, 3, "M99 399V436", (109, 425, "start")),
+        way(3, 4, "M99 546V583", (109, 572, "start")),
+        way(0, 5, "M197 53H278Q288 53 288 63V142", (281, 106, "end")),
+        way(5, 6, "M288 252V289", (281, 278, "end")),
+        way(6, 2, "M233 347H203", (0, 0, "start")),
     ],
 };
 
@@ -128,7 +128,7 @@ fn drawing(snapshot: &Snapshot, layout: &Layout) -> Drawing {
         .map(|(&(x, y, w, h), (title, condition, figures))| Node {
             title,
             condition,
-            figures: figures.into_iter().map(|(label, value)| Figure { label, value }).collect(),
+            figures: figures.into_iter().filter_map(figure).collect(),
             x,
             y,
             w,
@@ -139,6 +139,11 @@ fn drawing(snapshot: &Snapshot, layout: &Layout) -> Drawing {
     let arrows = ways.map(|(way, rate)| arrow(way, rate, &nodes)).collect();
     let (width, height) = layout.size;
     Drawing { class: layout.class, width, height, words: in_words(&nodes), nodes, arrows }
+}
+
+/// What is not known is left out.
+fn figure((label, value): (&'static str, String)) -> Option<Figure> {
+    (value != words::UNKNOWN).then_some(Figure { label, value })
 }
 
 type Place = (&'static str, Condition, Vec<(&'static str, String)>);
@@ -159,7 +164,7 @@ fn places(snapshot: &Snapshot) -> [Place; 7] {
             "Agents",
             agents(snapshot),
             vec![
-                ("rate", rate("measured")),
+                ("rate", rate(if agents_are_watched(snapshot) { "measured" } else { "accepted" })),
                 ("held", agents_hold(snapshot)),
                 ("oldest", oldest("measured")),
             ],
@@ -209,6 +214,11 @@ fn part_of(snapshot: &Snapshot, part: Part) -> Component {
     known.cloned().unwrap_or_else(|| Component::unknown(part))
 }
 
+/// Whether agents' own pages are among the programs: usually they stand with customers.
+fn agents_are_watched(snapshot: &Snapshot) -> bool {
+    snapshot.hop("measured").is_some_and(|hop| hop.total.is_some())
+}
+
 /// Batches in spools: what agents with a known admin page hold, or what all agents told MySQL.
 fn agents_hold(snapshot: &Snapshot) -> String {
     let watched = snapshot.hop("measured").and_then(|hop| hop.held);
@@ -234,7 +244,8 @@ fn rates(snapshot: &Snapshot) -> [Option<f64>; 7] {
     let rate = |key| snapshot.hop(key).and_then(|hop| hop.per_second);
     let (accepted, applied, drained) = (rate("accepted"), rate("applied"), rate("drained"));
     // What leaves Kafka and what reaches MySQL is one act, and told by one counter.
-    [rate("direct"), accepted, applied, applied, rate("parked"), drained, drained]
+    let direct = if agents_are_watched(snapshot) { rate("direct") } else { accepted };
+    [direct, accepted, applied, applied, rate("parked"), drained, drained]
 }
 
 fn arrow(way: &Way, rate: Option<f64>, nodes: &[Node]) -> Arrow {

@@ -134,7 +134,8 @@ async fn accept_if(listener: Option<TcpListener>, desk: Desk) {
     }
 }
 
-async fn accept(listener: TcpListener, desk: Desk, door: Door) {
+/// Answers all who come to `listener`, for ever.
+pub async fn accept(listener: TcpListener, desk: Desk, door: Door) {
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     loop {
         let Ok((stream, _)) = listener.accept().await else {

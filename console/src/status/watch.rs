@@ -225,11 +225,8 @@ mod tests {
         let metrics = Metrics::default();
         let lost = EnvironmentState { lost: 3, freshest_s: 9, ..EnvironmentState::default() };
         let shard = |reachable| ShardState { reachable, ..ShardState::default() };
-        let well = Snapshot {
-            environments: vec![lost],
-            shards: vec![shard(true)],
-            ..Snapshot::default()
-        };
+        let well =
+            Snapshot { environments: vec![lost], shards: vec![shard(true)], ..Snapshot::default() };
         metrics.note(&well);
         metrics.note(&Snapshot { shards: vec![shard(false)], ..Snapshot::default() });
         let lost = OfState { state: "lost" };

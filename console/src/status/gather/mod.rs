@@ -6,7 +6,7 @@ mod shards;
 mod legs;
 mod judge;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -25,12 +25,18 @@ use shards::ShardLook;
 /// The page is for the hour in which servers hang: one look waits no longer than this for any.
 const LOOK_DEADLINE: Duration = Duration::from_secs(4);
 
+/// Agents send every ten seconds: a rate over less than this would jump between nothing and much.
+const RATES_OVER: Duration = Duration::from_secs(30);
+/// Looks that rates are kept for, however often the page looks.
+const LOOKS_MAX: usize = 64;
+
 /// Keeps what rates are computed from.
 #[derive(Debug)]
 pub struct Gatherer {
     settings: Arc<ConsoleSettings>,
     http: Http,
-    before: Option<(Instant, BTreeMap<String, Readings>)>,
+    /// Oldest first.
+    before: VecDeque<(Instant, BTreeMap<String, Readings>)>,
 }
 
 /// One program's answers.
@@ -41,7 +47,7 @@ struct ProgramLook {
     deep: DeepReport,
 }
 
-/// Two looks at all programs, and the time between them.
+/// All programs now and some half a minute ago, and the time between.
 #[derive(Debug)]
 struct Flow<'a> {
     now: &'a BTreeMap<String, Readings>,
@@ -55,7 +61,7 @@ impl Gatherer {
         let deadline = settings.remote_deadline.get().min(LOOK_DEADLINE);
         settings.remote_deadline = Dur::from_millis(deadline.as_millis() as u64);
         let http = Http::new(deadline)?;
-        Ok(Self { settings: Arc::new(settings), http, before: None })
+        Ok(Self { settings: Arc::new(settings), http, before: VecDeque::new() })
     }
 
     /// The settings it looks with: the caller's, with a deadline fit for a page.
@@ -85,16 +91,27 @@ impl Gatherer {
         let flow = self.flow(&now);
         snapshot.hops = legs::hops(&flow, &snapshot);
         snapshot.components = judge::components(&flow, &deep, &snapshot);
-        self.before = Some((Instant::now(), now));
+        self.remember(now);
         snapshot
     }
 
     fn flow<'a>(&'a self, now: &'a BTreeMap<String, Readings>) -> Flow<'a> {
-        let before = self.before.as_ref();
+        let before = self.before.front();
         Flow {
             now,
             before: before.map(|(_, readings)| readings),
             seconds: before.map_or(1.0, |(then, _)| then.elapsed().as_secs_f64().max(0.001)),
+        }
+    }
+
+    /// Keeps this look, and as many before it as rates need.
+    fn remember(&mut self, readings: BTreeMap<String, Readings>) {
+        self.before.push_back((Instant::now(), readings));
+        let is_old_enough = |look: Option<&(Instant, _)>| {
+            look.is_some_and(|(then, _)| then.elapsed() >= RATES_OVER)
+        };
+        while is_old_enough(self.before.get(1)) || self.before.len() > LOOKS_MAX {
+            self.before.pop_front();
         }
     }
 
@@ -141,7 +158,7 @@ impl Flow<'_> {
         self.now.values().filter_map(|readings| readings.peak(name)).reduce(f64::max)
     }
 
-    /// How much a counter rose since the look before. Per program, so that one that came or went
+    /// How much a counter rose in that time. Per program, so that one that came or went
     /// is no jump; a counter that fell was restarted.
     fn risen(&self, of: impl Fn(&Readings) -> Option<f64>) -> Option<f64> {
         let before = self.before?;
@@ -160,7 +177,7 @@ impl Flow<'_> {
         self.risen_sum(name).map(|risen| risen / self.seconds)
     }
 
-    /// A histogram's mean since the look before, from seconds to milliseconds.
+    /// A histogram's mean over that time, from seconds to milliseconds.
     fn mean_ms(&self, histogram: &str) -> Option<f64> {
         let count = self.risen_sum(&format!("{histogram}_count"))?;
         let sum = self.risen_sum(&format!("{histogram}_sum"))?;
