@@ -10,7 +10,7 @@ use spillway_runtime::settings;
 use crate::answer::{Answer, Verdict};
 use crate::cli::{Cli, Command, Config, Keys, Lag, Output, Reader, Spill, Status, Token, Topics};
 use crate::commands::{
-    check, gaps, keys, lag, ledger, locate, migrate, reader, spill, token, topics,
+    check, gaps, incident, keys, lag, ledger, locate, migrate, reader, spill, token, topics,
 };
 use crate::desk::Desk;
 use crate::failure::Failure;
@@ -99,7 +99,11 @@ async fn dispatch(desk: &Desk, command: Command) -> Result<Answer, Failure> {
         Command::Spill(Spill::Ls { limit }) => spill::ls(desk, limit).await,
         Command::Spill(Spill::Show { key }) => spill::show(desk, &key).await,
         Command::Check(options) => check::run(desk, &options).await,
+        Command::Status(Status::Export { dir, public_only }) => {
+            status::export::run(desk, &dir, public_only).await
+        }
         Command::Status(_) => status::show(desk).await,
+        Command::Incident(command) => incident::run(desk, command),
         Command::Config(_) => Ok(Answer::default()),
     }
 }

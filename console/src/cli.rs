@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use spillway_runtime::settings::Dur;
 
+use crate::status::incidents::{Impact, Phase};
+
 /// Operates Spillway: topics, schema, tokens, readers; lag, gaps, ledger, spill; an end-to-end
 /// check; the status page.
 #[derive(Debug, Parser)]
@@ -84,6 +86,9 @@ pub enum Command {
     /// The status page.
     #[command(subcommand)]
     Status(Status),
+    /// What the status page tells of incidents.
+    #[command(subcommand)]
+    Incident(Incident),
     /// Check or show the console's own settings.
     #[command(subcommand)]
     Config(Config),
@@ -236,6 +241,64 @@ pub enum Status {
     Serve,
     /// Print once what the page would say.
     Show,
+    /// Write the page to a folder, for when there is no server.
+    Export {
+        /// Where to; files of an earlier copy are replaced.
+        dir: PathBuf,
+        /// Only the page for everybody, without names.
+        #[arg(long)]
+        public_only: bool,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Incident {
+    /// Tell that something is wrong.
+    Open(OpenIncident),
+    /// Tell what is known by now.
+    Update(UpdateIncident),
+    /// Tell that it is over.
+    Close(CloseIncident),
+    /// List incidents, newest first.
+    Ls,
+}
+
+#[derive(Debug, Args)]
+pub struct OpenIncident {
+    /// One line: what does not work, in its users' words.
+    pub title: String,
+    /// What is known.
+    #[arg(long)]
+    pub text: String,
+    #[arg(long, value_enum, default_value = "minor")]
+    pub impact: Impact,
+    /// What it touches: intake, log, detour, storing, storage, keeping; may be repeated.
+    #[arg(long)]
+    pub component: Vec<String>,
+    /// Also on the public page: the text must not tell who the customers are.
+    #[arg(long)]
+    pub public: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct UpdateIncident {
+    /// The first digits of its id.
+    pub id: String,
+    /// How far it is.
+    #[arg(long, value_enum, default_value = "identified")]
+    pub phase: Phase,
+    /// What is known by now.
+    #[arg(long)]
+    pub text: String,
+}
+
+#[derive(Debug, Args)]
+pub struct CloseIncident {
+    /// The first digits of its id.
+    pub id: String,
+    /// What it was, and what was done.
+    #[arg(long)]
+    pub text: String,
 }
 
 #[derive(Debug, Subcommand)]

@@ -70,8 +70,15 @@ pub struct ApiSettings {
 pub struct StatusSettings {
     /// Where the page listens.
     pub listen: std::net::SocketAddr,
+    /// Where the page for everybody listens, which names no customer; it is also at /public of
+    /// `listen`. Without an address there is no such door.
+    pub public_listen: Option<std::net::SocketAddr>,
     /// The page's heading.
     pub title: String,
+    /// Ninety days of uptime and response times: one small file that `status serve` keeps.
+    pub history_file: PathBuf,
+    /// What `spillway incident` tells, one JSON object a line.
+    pub incidents_file: PathBuf,
     /// How often everything is looked at anew.
     pub refresh: Dur,
     /// The programs whose metrics are read.
@@ -127,7 +134,10 @@ impl Default for StatusSettings {
     fn default() -> Self {
         Self {
             listen: std::net::SocketAddr::from((std::net::Ipv4Addr::LOCALHOST, 8485)),
+            public_listen: None,
             title: "Spillway".to_owned(),
+            history_file: PathBuf::from("/var/lib/spillway/status-history.json"),
+            incidents_file: PathBuf::from("/var/lib/spillway/incidents.jsonl"),
             refresh: Dur::from_secs(2),
             programs: Vec::new(),
         }

@@ -1,10 +1,14 @@
-//! What the console promises without any server: tokens, keys, consent, exit codes.
+//! What the console promises without any server: tokens, keys, consent, exit codes, incidents; the
+//! pages in a real browser; alerts, their runbooks and promtool's unit tests.
 #![allow(
     clippy::unwrap_used,
     clippy::indexing_slicing,
     reason = "a test that cannot go on should say where"
 )]
 
+mod alerts;
+mod browser;
+mod scenes;
 mod site;
 
 use std::os::unix::fs::PermissionsExt;
@@ -109,4 +113,39 @@ fn unreachable_servers_are_told_in_one_sentence_that_says_what_to_do() {
     assert_eq!(sentence.lines().count(), 1, "{sentence}");
     let sentence = site.refused("spill ls", 64);
     assert!(sentence.contains("[s3] access_key"), "{sentence}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn pages_tell_delayed_from_lost_on_every_screen_and_the_public_one_names_no_customer() {
+    scenes::look_at_everything().await;
+}
+
+#[test]
+fn an_incident_is_opened_updated_and_closed_and_stays_in_the_file() {
+    let site = offline();
+    let opened = site.run_args(&[
+        "incident",
+        "open",
+        "Kafka is slow",
+        "--text",
+        "Data is delayed, <b>not lost</b>.",
+        "--impact",
+        "major",
+        "--component",
+        "log",
+        "--public",
+        "--yes",
+    ]);
+    assert_eq!(opened.code, 0, "{opened:?}");
+    let id = opened.json["id"].as_str().unwrap().to_owned();
+    let update = ["incident", "update", &id, "--text", "A broker was slow.", "--yes"];
+    assert_eq!(site.run_args(&update).json["phase"], "Identified");
+    let close = ["incident", "close", &id, "--text", "All data is here.", "--yes"];
+    assert_eq!(site.run_args(&close).code, 0);
+    assert!(site.run_args(&close).errors.contains("is closed"));
+    assert_eq!(site.ok("incident ls")["incidents"][0]["phase"], "Resolved");
+    assert_eq!(site.read("incidents.jsonl").lines().count(), 3);
+    let unknown = ["incident", "open", "x", "--text", "y", "--component", "moon", "--yes"];
+    let unknown = site.run_args(&unknown);
+    assert!(unknown.code == 64 && unknown.errors.contains("known are intake"), "{unknown:?}");
 }

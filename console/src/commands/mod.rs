@@ -16,3 +16,4 @@ pub mod ledger;
 pub mod spill;
 
 pub mod check;
+pub mod incident;

@@ -167,6 +167,19 @@ impl Kafka {
         .await
     }
 
+    /// Partitions of our topics with fewer copies in sync than they have copies.
+    pub async fn short_of_copies(&self) -> Result<usize, KafkaFault> {
+        self.visit(|own| {
+            let consumer = own.consumer()?;
+            let metadata = consumer.fetch_metadata(None, own.deadline);
+            let metadata = metadata.map_err(|cause| own.unreachable(cause))?;
+            let ours = metadata.topics().iter().filter(|found| TOPICS.contains(&found.name()));
+            let partitions = ours.flat_map(|found| found.partitions());
+            Ok(partitions.filter(|one| one.isr().len() < one.replicas().len()).count())
+        })
+        .await
+    }
+
     /// The ends of partitions `0..partitions` of these lanes. The moments after a partition was
     /// made or moved, in which no broker calls itself its leader, are waited out.
     pub async fn ends(&self, lanes: Vec<Lane>, partitions: u16) -> Result<AllEnds, KafkaFault> {

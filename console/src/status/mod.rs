@@ -1,11 +1,28 @@
-//! The status page: each hop's rate and what it holds, each environment's freshness and gaps.
+//! The status page: the pipeline drawn as it is, each environment's freshness and gaps, ninety
+//! days of history, incidents; once for operators and once, without names, for everybody.
 //! "Delayed" (it is on its way) and "lost" (it will not come) are never one word.
 
 pub mod metrics_text;
+pub mod component;
 pub mod gather;
 pub mod snapshot;
+
+pub mod history;
+pub mod incidents;
+
+pub mod words;
+pub mod address;
+pub mod assets;
+pub mod pipeline;
 pub mod page;
+pub mod feed;
+pub mod rendered;
+pub mod hosts;
+
+pub mod routes;
 pub mod serve;
+pub mod export;
+pub mod watch;
 
 use crate::answer::Answer;
 use crate::desk::Desk;

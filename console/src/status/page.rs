@@ -1,217 +1,419 @@
-//! The page itself: one HTML document, rendered here, without a script.
+//! The page: one HTML document and its live part, from a snapshot, the history and the incidents.
+//! Templates lie in console/templates; all that comes from outside is escaped by them.
 
-use std::fmt::Write;
+use askama::Template;
 
-use super::snapshot::Snapshot;
+use super::component::{Component, Condition, Part};
+use super::history::{Day, History, Tally};
+use super::incidents::Incident;
+use super::pipeline::{self, Drawing};
+use super::snapshot::{EnvironmentState, ProgramState, Snapshot};
+use super::words;
 
-const STYLE: &str = "\
-:root{color-scheme:light dark;--line:#8884;--ok:#1a7f37;--warning:#9a6700;--critical:#cf222e}\
-@media(prefers-color-scheme:dark){:root{--ok:#3fb950;--warning:#d29922;--critical:#f85149}}\
-body{font:15px/1.5 system-ui,sans-serif;max-width:64rem;margin:2rem auto;padding:0 1rem}\
-h1{font-size:1.3rem}h2{font-size:1rem;margin:2rem 0 .3rem}\
-.verdict{border-left:.4rem solid;padding:.6rem 1rem;font-weight:600}\
-.ok{color:var(--ok)}.warning{color:var(--warning)}.critical{color:var(--critical)}\
-.wide{overflow-x:auto}table{border-collapse:collapse;width:100%}\
-th,td{text-align:left;padding:.25rem .8rem .25rem 0;border-bottom:1px solid var(--line)}\
-td.n,th.n{text-align:right;font-variant-numeric:tabular-nums}\
-footer{margin-top:2rem;opacity:.7;font-size:.85rem}";
+/// Closed incidents on the page; the feed has the same.
+pub const INCIDENTS_MAX: usize = 15;
+/// Less than this of a day is no mark on it.
+const MARKS_A_DAY_S: f64 = 30.0;
 
-/// The whole document. It asks for itself again every `refresh_s` seconds.
-pub fn render(title: &str, refresh_s: u64, snapshot: &Snapshot) -> String {
-    let verdict = snapshot.verdict().as_str();
-    let mut page = format!(
-        "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\">\
-         <meta name=\"viewport\" content=\"width=device-width,initial-scale=1\">\
-         <meta http-equiv=\"refresh\" content=\"{}\"><title>{}: {verdict}</title>\
-         <style>{STYLE}</style></head><body><main><h1>{}</h1>\
-         <p class=\"verdict {verdict}\" role=\"status\">{}</p>",
-        refresh_s.max(1),
-        escaped(title),
-        escaped(title),
-        snapshot.headline()
-    );
-    environments(&mut page, snapshot);
-    hops(&mut page, snapshot);
-    programs(&mut page, snapshot);
-    if !snapshot.troubles.is_empty() {
-        page.push_str("<h2>What could not be asked</h2><ul>");
-        for trouble in &snapshot.troubles {
-            push(&mut page, format_args!("<li class=\"critical\">{}</li>", escaped(trouble)));
-        }
-        page.push_str("</ul>");
-    }
-    let at = jiff::Timestamp::from_millisecond(snapshot.at_ms).unwrap_or_default();
-    let at = at.strftime("%Y-%m-%d %H:%M:%S UTC");
-    push(
-        &mut page,
-        format_args!(
-            "</main><footer>Looked at {at}. The same as JSON: <a href=\"/status.json\">status.json\
-             </a></footer></body></html>"
-        ),
-    );
-    page
+/// Who looks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Audience {
+    /// May see names of environments, hosts, shards and programs.
+    Operators,
+    /// Sees nothing that tells who the customers are.
+    Everybody,
 }
 
-fn environments(page: &mut String, snapshot: &Snapshot) {
-    let headings = [
-        "environment",
-        "shard",
-        "hosts",
-        "newest data",
-        "stalest host",
-        "on its way",
-        "late",
-        "tail unknown",
-        "quarantined",
-        "given up",
-        "lost",
-    ];
-    table(page, "Environments", &headings, 2, |page| {
-        for e in &snapshot.environments {
-            let lost = if e.lost > 0 { "critical" } else { "ok" };
-            push(
-                page,
-                format_args!(
-                    "<tr><td>{}</td><td>{}</td><td class=n>{}</td><td class=n>{} s ago</td>\
-                     <td class=n>{} s ago</td><td class=n>{}</td><td class=n>{}</td>\
-                     <td class=n>{}</td><td class=n>{}</td><td class=n>{}</td>\
-                     <td class=\"n {lost}\">{}</td></tr>",
-                    escaped(&e.environment),
-                    escaped(&e.shard),
-                    e.hosts,
-                    e.freshest_s,
-                    e.stalest_s,
-                    e.backlog_batches,
-                    e.late,
-                    e.unknown_tail,
-                    e.quarantined,
-                    e.declared,
-                    e.lost
-                ),
-            );
+/// Where the page stands: served and live, or a copy in a folder.
+#[derive(Debug, Clone, Copy)]
+pub struct Frame<'a> {
+    pub title: &'a str,
+    pub audience: Audience,
+    /// From the page to the root, like `../../` or nothing.
+    pub root: &'a str,
+    /// Where the live part is fetched, and how often; a copy has none.
+    pub live: Option<(&'a str, u64)>,
+}
+
+/// What there is to tell.
+#[derive(Debug, Clone, Copy)]
+pub struct Facts<'a> {
+    pub snapshot: &'a Snapshot,
+    pub history: &'a History,
+    /// In the order of their opening.
+    pub incidents: &'a [Incident],
+}
+
+#[derive(Template)]
+#[template(path = "page.html")]
+struct PageTemplate<'a> {
+    frame: Frame<'a>,
+    operators: bool,
+    verdict: &'static str,
+    headline: String,
+    at: String,
+    body: String,
+}
+
+#[derive(Template)]
+#[template(path = "body.html")]
+struct BodyTemplate<'a> {
+    frame: Frame<'a>,
+    operators: bool,
+    verdict: &'static str,
+    headline: String,
+    subline: String,
+    clock: String,
+    tiles: Vec<Tile>,
+    drawings: [Drawing; 2],
+    environments: Vec<EnvironmentRow>,
+    components: Vec<ComponentRow>,
+    open_incidents: Vec<IncidentRow>,
+    past_incidents: Vec<IncidentRow>,
+    programs: Vec<ProgramRow>,
+    troubles: &'a [String],
+}
+
+/// One of the large numbers.
+struct Tile {
+    id: &'static str,
+    label: &'static str,
+    value: String,
+    note: String,
+    tone: &'static str,
+    /// Points of a sparkline in a box of 100 × 24; empty without one.
+    spark: String,
+}
+
+struct EnvironmentRow {
+    name: String,
+    href: String,
+    tone: &'static str,
+    state: &'static str,
+    hosts: String,
+    newest: String,
+    on_the_way: String,
+    lost: String,
+    is_lost: bool,
+    given_up: String,
+}
+
+struct ComponentRow {
+    id: &'static str,
+    title: &'static str,
+    about: &'static str,
+    tone: &'static str,
+    state: &'static str,
+    why: String,
+    response: String,
+    errors: String,
+    uptime: String,
+    spark: String,
+    bars: Vec<Bar>,
+}
+
+/// One day.
+struct Bar {
+    x: usize,
+    tone: &'static str,
+    words: String,
+}
+
+struct IncidentRow {
+    title: String,
+    impact: &'static str,
+    is_public: bool,
+    parts: String,
+    updates: Vec<UpdateRow>,
+}
+
+struct UpdateRow {
+    phase: &'static str,
+    at: String,
+    machine_at: String,
+    text: String,
+}
+
+struct ProgramRow {
+    name: String,
+    tone: &'static str,
+    state: &'static str,
+    answered: String,
+}
+
+/// The whole document.
+pub fn document(frame: Frame<'_>, facts: Facts<'_>) -> Result<String, askama::Error> {
+    let page = PageTemplate {
+        frame,
+        operators: frame.audience == Audience::Operators,
+        verdict: facts.snapshot.verdict().as_str(),
+        headline: facts.snapshot.headline(),
+        at: words::moment(facts.snapshot.at_ms),
+        body: fragment(frame, facts)?,
+    };
+    page.render()
+}
+
+/// The part of the document that changes.
+pub fn fragment(frame: Frame<'_>, facts: Facts<'_>) -> Result<String, askama::Error> {
+    let Facts { snapshot, history, incidents } = facts;
+    let operators = frame.audience == Audience::Operators;
+    let shown = incidents.iter().rev().filter(|one| operators || one.opening.public);
+    let (open, past): (Vec<_>, Vec<_>) = shown.partition(|one| one.is_open());
+    let body = BodyTemplate {
+        frame,
+        operators,
+        verdict: snapshot.verdict().as_str(),
+        headline: snapshot.headline(),
+        subline: subline(snapshot),
+        clock: words::clock(snapshot.at_ms),
+        tiles: tiles(snapshot, history, operators),
+        drawings: pipeline::draw(snapshot),
+        environments: match operators {
+            true => snapshot.environments.iter().map(|e| environment_row(e, frame)).collect(),
+            false => Vec::new(),
+        },
+        components: component_rows(facts, operators),
+        open_incidents: open.into_iter().map(incident_row).collect(),
+        past_incidents: past.into_iter().take(INCIDENTS_MAX).map(incident_row).collect(),
+        programs: match operators {
+            true => snapshot.programs.iter().map(program_row).collect(),
+            false => Vec::new(),
+        },
+        troubles: if operators { &snapshot.troubles } else { &[] },
+    };
+    body.render()
+}
+
+fn subline(snapshot: &Snapshot) -> String {
+    let newest = snapshot.environments.iter().map(|e| e.freshest_s).max();
+    match (newest, snapshot.is_delayed()) {
+        (None, _) => "No data has arrived yet.".to_owned(),
+        (Some(newest), false) => {
+            format!(
+                "The newest data is {} old. Nothing waits, nothing is missing.",
+                words::age(newest as f64)
+            )
         }
+        (Some(_), true) => "What is delayed is kept by agents, in S3 or in Kafka, and counted; \
+            it arrives by itself."
+            .to_owned(),
+    }
+}
+
+fn tiles(snapshot: &Snapshot, history: &History, operators: bool) -> Vec<Tile> {
+    let delayed = snapshot.environments.iter().filter(|e| e.is_delayed());
+    let count = delayed.clone().count();
+    let on_the_way: i64 = snapshot.environments.iter().map(EnvironmentState::on_the_way).sum();
+    let age = delayed.map(|e| e.freshest_s as f64).reduce(f64::max);
+    let age = age.into_iter().chain(snapshot.lag_s()).reduce(f64::max).unwrap_or(0.0);
+    let is_delayed = snapshot.is_delayed();
+    let lost = snapshot.lost();
+    let applied = snapshot.hop("applied");
+    let slots = &history.slots;
+    let rates: Vec<_> = slots.iter().map(|slot| slot.points_per_s.get()).collect();
+    let lags: Vec<_> = slots.iter().map(|slot| Some(slot.lag_s)).collect();
+    let of = match operators && count > 0 {
+        true => format!(" in {}", words::of(count as i64, "environment", "environments")),
+        false => String::new(),
+    };
+    vec![
+        Tile {
+            id: "delayed",
+            label: "Delayed",
+            value: if is_delayed { words::age(age) } else { "nothing".to_owned() },
+            note: match is_delayed {
+                true => format!("{} on the way{of}", words::of(on_the_way, "batch", "batches")),
+                false => "all that was measured is here".to_owned(),
+            },
+            tone: if is_delayed { "degraded" } else { "up" },
+            spark: String::new(),
+        },
+        Tile {
+            id: "lost",
+            label: "Lost",
+            value: if lost > 0 { words::count(lost as f64) } else { "nothing".to_owned() },
+            note: match lost {
+                0 => "no gap will stay open".to_owned(),
+                _ => "gaps that will not close, known by name".to_owned(),
+            },
+            tone: if lost > 0 { "down" } else { "up" },
+            spark: String::new(),
+        },
+        Tile {
+            id: "rate",
+            label: "Points stored",
+            value: words::known(applied.and_then(|hop| hop.per_second), words::rate),
+            note: "last 24 hours".to_owned(),
+            tone: "plain",
+            spark: spark(&rates),
+        },
+        Tile {
+            id: "lag",
+            label: "Waiting in Kafka",
+            value: words::known(applied.and_then(|hop| hop.oldest_s), words::age),
+            note: format!("{} records", words::known(applied.and_then(|h| h.held), words::count)),
+            tone: "plain",
+            spark: spark(&lags),
+        },
+    ]
+}
+
+fn environment_row(e: &EnvironmentState, frame: Frame<'_>) -> EnvironmentRow {
+    let (tone, state) = match (e.lost > 0, e.is_delayed()) {
+        (true, _) => ("down", "lost data"),
+        (false, true) => ("degraded", "delayed"),
+        (false, false) => ("up", "complete"),
+    };
+    let given_up = e.declared + e.quarantined;
+    EnvironmentRow {
+        name: e.environment.clone(),
+        href: format!("{}environments/{}", frame.root, super::address::encode(&e.environment)),
+        tone,
+        state,
+        hosts: words::count(e.hosts as f64),
+        newest: words::age(e.freshest_s as f64),
+        on_the_way: words::count(e.on_the_way() as f64),
+        lost: words::count(e.lost as f64),
+        is_lost: e.lost > 0,
+        given_up: words::count(given_up as f64),
+    }
+}
+
+fn component_rows(facts: Facts<'_>, operators: bool) -> Vec<ComponentRow> {
+    let calendar = facts.history.calendar(facts.snapshot.at_ms);
+    let mut rows = vec![arrival_row(facts, &calendar)];
+    rows.extend(facts.snapshot.components.iter().map(|one| component_row(one, facts, &calendar)));
+    if !operators {
+        rows.iter_mut().for_each(|row| row.why.clear());
+    }
+    rows
+}
+
+type Calendar<'a> = [(String, Option<&'a Day>)];
+
+/// The row that matters most: did the data come?
+fn arrival_row(facts: Facts<'_>, calendar: &Calendar<'_>) -> ComponentRow {
+    let snapshot = facts.snapshot;
+    let (tone, state) = match (snapshot.lost() > 0, snapshot.is_delayed()) {
+        (true, _) => ("down", "lost data"),
+        (false, true) => ("degraded", "delayed"),
+        (false, false) => ("up", "complete"),
+    };
+    let bar = |(x, (name, day)): (usize, &(String, Option<&Day>))| {
+        let (tone, words) = match day {
+            None => ("unknown", "not watched".to_owned()),
+            Some(day) if day.lost > 0 => {
+                ("down", format!("lost: {}", words::of(day.lost, "gap", "gaps")))
+            }
+            Some(day) if day.delayed_s > MARKS_A_DAY_S => {
+                ("degraded", format!("delayed for {}, nothing lost", words::age(day.delayed_s)))
+            }
+            Some(_) => ("up", "complete and in time".to_owned()),
+        };
+        Bar { x: x * BAR_STEP, tone, words: format!("{name}: {words}") }
+    };
+    let days = facts.history.days.iter();
+    let (delayed, watched) = days.fold((0.0, 0.0), |(delayed, watched), day| {
+        let longest = day.parts.values().map(Tally::watched_s).fold(0.0, f64::max);
+        (delayed + day.delayed_s.min(longest), watched + longest)
     });
+    let in_time = (watched > 0.0).then(|| 1.0 - delayed / watched);
+    ComponentRow {
+        id: "arrival",
+        title: "Data",
+        about: "in time and complete",
+        tone,
+        state,
+        why: String::new(),
+        response: String::new(),
+        errors: String::new(),
+        uptime: words::known(in_time, words::uptime),
+        spark: String::new(),
+        bars: calendar.iter().enumerate().map(bar).collect(),
+    }
 }
 
-fn hops(page: &mut String, snapshot: &Snapshot) {
-    let headings = ["hop", "counts", "total", "per second", "waiting", "oldest"];
-    table(page, "The way of the data", &headings, 2, |page| {
-        for hop in &snapshot.hops {
-            push(
-                page,
-                format_args!(
-                    "<tr><td>{}</td><td>{}</td><td class=n>{}</td><td class=n>{}</td>\
-                     <td class=n>{}</td><td class=n>{}</td></tr>",
-                    hop.name,
-                    hop.unit,
-                    number(hop.total, 0),
-                    number(hop.per_second, 1),
-                    number(hop.held, 0),
-                    seconds(hop.oldest_s)
-                ),
-            );
+/// Width of a day in the bars' box, its gap included.
+const BAR_STEP: usize = 4;
+
+fn component_row(one: &Component, facts: Facts<'_>, calendar: &Calendar<'_>) -> ComponentRow {
+    let tally = |day: &Option<&Day>| day.and_then(|day| day.parts.get(&one.part).cloned());
+    let bar = |(x, (name, day)): (usize, &(String, Option<&Day>))| {
+        let (tone, words) = day_of(tally(day));
+        Bar { x: x * BAR_STEP, tone, words: format!("{name}: {words}") }
+    };
+    let slots = facts.history.slots.iter();
+    let response: Vec<_> =
+        slots.map(|slot| slot.parts.get(&one.part).and_then(|t| t.response_ms.get())).collect();
+    ComponentRow {
+        id: one.part.key(),
+        title: one.part.title(),
+        about: one.part.about(),
+        tone: one.condition.key(),
+        state: one.condition.words(),
+        why: one.why.clone().filter(|_| one.condition > Condition::Up).unwrap_or_default(),
+        response: words::known(one.response_ms, words::millis),
+        errors: words::known(one.error_ratio, words::share),
+        uptime: words::known(facts.history.total(one.part).uptime(), words::uptime),
+        spark: spark(&response),
+        bars: calendar.iter().enumerate().map(bar).collect(),
+    }
+}
+
+fn day_of(tally: Option<Tally>) -> (&'static str, String) {
+    let Some(tally) = tally.filter(|tally| tally.watched_s() > 0.0) else {
+        return ("unknown", "not watched".to_owned());
+    };
+    match (tally.down_s, tally.degraded_s) {
+        (down, _) if down > MARKS_A_DAY_S => ("down", format!("down for {}", words::age(down))),
+        (_, slow) if slow > MARKS_A_DAY_S => {
+            ("degraded", format!("impaired for {}", words::age(slow)))
         }
+        _ => ("up", "no trouble".to_owned()),
+    }
+}
+
+/// Points of a polyline in a box of 100 × 24, the highest value at the top.
+fn spark(values: &[Option<f64>]) -> String {
+    const WIDTH: f64 = 100.0;
+    const HEIGHT: f64 = 24.0;
+    let top = values.iter().flatten().copied().fold(0.0, f64::max);
+    let known = values.iter().flatten().count();
+    if known < 2 || top <= 0.0 {
+        return String::new();
+    }
+    let step = WIDTH / (values.len() - 1) as f64;
+    let points = values.iter().enumerate().filter_map(|(i, value)| {
+        let y = HEIGHT - 1.0 - value.as_ref()? / top * (HEIGHT - 2.0);
+        Some(format!("{:.1},{y:.1}", i as f64 * step))
     });
+    points.collect::<Vec<_>>().join(" ")
 }
 
-fn programs(page: &mut String, snapshot: &Snapshot) {
-    let headings = ["program", "state", "answered in"];
-    table(page, "Programs", &headings, 2, |page| {
-        for program in &snapshot.programs {
-            let class = match program.state {
-                "ready" => "ok",
-                "down" => "critical",
-                _ => "warning",
-            };
-            let answered = program.answered_ms.map_or("–".to_owned(), |ms| format!("{ms:.1} ms"));
-            push(
-                page,
-                format_args!(
-                    "<tr><td>{}</td><td class={class}>{}</td><td class=n>{answered}</td></tr>",
-                    escaped(&program.name),
-                    program.state
-                ),
-            );
-        }
-        for shard in &snapshot.shards {
-            let (class, state) = match shard.reachable {
-                true => ("ok", "reachable"),
-                false => ("critical", "down"),
-            };
-            let name = escaped(&shard.shard);
-            push(
-                page,
-                format_args!(
-                    "<tr><td>MySQL {name}</td><td class={class}>{state}</td><td></td></tr>"
-                ),
-            );
-        }
-    });
-}
-
-fn table(
-    page: &mut String,
-    title: &str,
-    headings: &[&str],
-    texts: usize,
-    rows: impl FnOnce(&mut String),
-) {
-    push(page, format_args!("<h2>{title}</h2><div class=wide><table><thead><tr>"));
-    for (i, heading) in headings.iter().enumerate() {
-        let class = if i < texts { "" } else { " class=n" };
-        push(page, format_args!("<th scope=col{class}>{heading}</th>"));
+fn incident_row(incident: &Incident) -> IncidentRow {
+    let titles: Vec<_> = incident.opening.parts.iter().map(|part: &Part| part.title()).collect();
+    let update = |update: &super::incidents::Update| UpdateRow {
+        phase: update.phase.words(),
+        at: words::moment(update.at.as_millisecond()),
+        machine_at: words::rfc3339(update.at.as_millisecond()),
+        text: update.text.clone(),
+    };
+    IncidentRow {
+        title: incident.opening.title.clone(),
+        impact: incident.opening.impact.words(),
+        is_public: incident.opening.public,
+        parts: titles.join(", "),
+        updates: incident.updates.iter().rev().map(update).collect(),
     }
-    page.push_str("</tr></thead><tbody>");
-    rows(page);
-    page.push_str("</tbody></table></div>");
 }
 
-/// Writing into a String cannot fail.
-fn push(page: &mut String, text: std::fmt::Arguments<'_>) {
-    page.write_fmt(text).unwrap_or_default();
-}
-
-fn number(value: Option<f64>, digits: usize) -> String {
-    value.map_or("–".to_owned(), |value| format!("{value:.digits$}"))
-}
-
-fn seconds(value: Option<f64>) -> String {
-    value.map_or("–".to_owned(), |value| format!("{value:.0} s"))
-}
-
-fn escaped(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '&' => out.push_str("&amp;"),
-            '<' => out.push_str("&lt;"),
-            '>' => out.push_str("&gt;"),
-            '"' => out.push_str("&quot;"),
-            c => out.push(c),
-        }
-    }
-    out
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::status::snapshot::EnvironmentState;
-
-    #[test]
-    fn names_from_outside_are_never_markup() {
-        let environment =
-            EnvironmentState { environment: "<script>\"&".to_owned(), ..Default::default() };
-        let snapshot = Snapshot { environments: vec![environment], ..Snapshot::default() };
-        let page = render("Spill<way", 2, &snapshot);
-        assert!(page.contains("&lt;script&gt;&quot;&amp;") && !page.contains("<script>"));
-        assert!(page.contains("<h1>Spill&lt;way</h1>"));
-    }
-
-    #[test]
-    fn the_page_says_the_verdict_and_follows_the_readers_light_or_dark() {
-        let page = render("Spillway", 2, &Snapshot::default());
-        assert!(page.contains("Everything arrives") && page.contains("color-scheme:light dark"));
-        assert!(page.contains("http-equiv=\"refresh\" content=\"2\""));
-    }
+fn program_row(program: &ProgramState) -> ProgramRow {
+    let tone = match program.state {
+        "ready" => "up",
+        "down" => "down",
+        _ => "degraded",
+    };
+    let answered = words::known(program.answered_ms, words::millis);
+    ProgramRow { name: program.name.clone(), tone, state: program.state, answered }
 }

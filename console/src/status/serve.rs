@@ -1,13 +1,12 @@
-//! `spillway status serve`: looks at everything again and again, and serves the last look.
+//! `spillway status serve`: looks at everything again and again, keeps the history, and serves the
+//! last look; the public variant on a door of its own if it has one.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use bytes::Bytes;
-use http::{Method, Request, Response, StatusCode, header};
-use http_body_util::Full;
+use http::Request;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -18,11 +17,16 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 
 use super::gather::{self, Gatherer};
-use super::page;
+use super::history::HistoryFile;
+use super::incidents;
+use super::page::Facts;
+use super::rendered::Rendered;
+use super::routes::{self, Desk, Door};
 use super::snapshot::Snapshot;
+use super::watch;
 use crate::settings::{ConsoleSettings, StatusSettings};
 
-/// Readers at once.
+/// Readers at once, on each door.
 const CONNECTIONS_MAX: usize = 256;
 /// A client that has not sent its request's head by then is cut off.
 const HEADER_DEADLINE: Duration = Duration::from_secs(5);
@@ -33,65 +37,105 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Why the page is not served.
 #[derive(Debug, thiserror::Error)]
-#[error("status.listen {listen}: {cause}; is another program on this port?")]
+#[error("{setting} {listen}: {cause}; is another program on this port?")]
 pub struct ListenError {
+    setting: &'static str,
     listen: SocketAddr,
     cause: std::io::Error,
 }
 
 /// The last look, as it is served.
-#[derive(Debug, Default)]
-struct Rendered {
-    html: Bytes,
-    json: Bytes,
-}
-
-type Shared = Arc<RwLock<Rendered>>;
+pub type Shared = Arc<RwLock<Rendered>>;
 
 /// Serves until told to stop.
 pub async fn run(settings: ConsoleSettings, context: Context) -> Result<Drained, RunError> {
-    let listen = settings.status.listen;
-    let failed = |cause| ListenError { listen, cause };
-    let listener = TcpListener::bind(listen).await.map_err(failed)?;
-    let address = listener.local_addr().map_err(failed)?;
+    let front = listen("status.listen", settings.status.listen).await?;
+    let public = match settings.status.public_listen {
+        Some(address) => Some(listen("status.public_listen", address).await?),
+        None => None,
+    };
     let shared = Shared::default();
-    let first = gather::first(&settings).await;
-    let (mut gatherer, snapshot) = first.map_err(|failure| failure.sentence())?;
-    publish(&shared, &settings.status, &snapshot);
-    tracing::info!(%address, "status page: / and /status.json");
+    let metrics = context.metrics.register(watch::Metrics::register);
+    let mut history = HistoryFile::open(&settings.status.history_file);
+    let (mut gatherer, snapshot) =
+        gather::first(&settings).await.map_err(|failure| failure.sentence())?;
+    metrics.note(&snapshot);
+    publish(&shared, &settings.status, &snapshot, &mut history).await;
+    tracing::info!(address = %settings.status.listen, "status page: / and /status.json");
     context.health.set_ready(true);
+    let hurried = Arc::clone(gatherer.settings());
+    let desk = Desk::new(Arc::clone(&hurried), Arc::clone(&shared));
+    let keep = Keep { history: &mut history, metrics: &metrics };
     tokio::select! {
-        () = accept(listener, Arc::clone(&shared)) => {}
-        () = refresh(&mut gatherer, &settings.status, &shared) => {}
+        () = accept(front, desk.clone(), Door::Operators) => {}
+        () = accept_if(public, desk) => {}
+        () = watch::run(hurried, metrics.clone()) => {}
+        () = refresh(&mut gatherer, &settings.status, &shared, keep) => {}
         () = context.shutdown.wait() => {}
     }
-    Ok(Drained::Everything)
+    match history.save().await {
+        Ok(()) => Ok(Drained::Everything),
+        Err(error) => {
+            tracing::warn!(%error, "the last minute of history is not kept");
+            Ok(Drained::Everything)
+        }
+    }
 }
 
-async fn refresh(gatherer: &mut Gatherer, settings: &StatusSettings, shared: &Shared) {
+async fn listen(setting: &'static str, listen: SocketAddr) -> Result<TcpListener, ListenError> {
+    TcpListener::bind(listen).await.map_err(|cause| ListenError { setting, listen, cause })
+}
+
+/// What every look goes into, beside the page.
+struct Keep<'a> {
+    history: &'a mut HistoryFile,
+    metrics: &'a watch::Metrics,
+}
+
+async fn refresh(
+    gatherer: &mut Gatherer,
+    settings: &StatusSettings,
+    shared: &Shared,
+    keep: Keep<'_>,
+) {
     loop {
         tokio::time::sleep(settings.refresh.get()).await;
         let snapshot = gatherer.look().await;
-        publish(shared, settings, &snapshot);
+        keep.metrics.note(&snapshot);
+        publish(shared, settings, &snapshot, keep.history).await;
     }
 }
 
-fn publish(shared: &Shared, settings: &StatusSettings, snapshot: &Snapshot) {
-    let html = page::render(&settings.title, settings.refresh.as_secs(), snapshot);
-    let mut json = serde_json::json!({
-        "verdict": snapshot.verdict().as_str(),
-        "headline": snapshot.headline(),
+async fn publish(
+    shared: &Shared,
+    settings: &StatusSettings,
+    snapshot: &Snapshot,
+    history: &mut HistoryFile,
+) {
+    let mut snapshot = snapshot.clone();
+    if let Err(error) = history.note(&snapshot).await {
+        tracing::warn!(%error, "the status page's history is kept in memory only");
+    }
+    let incidents = incidents::read(&settings.incidents_file).unwrap_or_else(|error| {
+        snapshot.troubles.push(error.to_string());
+        Vec::new()
     });
-    if let (Some(object), Ok(serde_json::Value::Object(rest))) =
-        (json.as_object_mut(), serde_json::to_value(snapshot))
-    {
-        object.extend(rest);
+    let facts = Facts { snapshot: &snapshot, history: history.history(), incidents: &incidents };
+    match Rendered::new(&settings.title, settings.refresh.as_secs(), facts) {
+        Ok(rendered) => *shared.write().unwrap_or_else(PoisonError::into_inner) = rendered,
+        Err(error) => tracing::error!(%error, "the page can't be rendered; the last one stays"),
     }
-    let rendered = Rendered { html: html.into(), json: format!("{json:#}\n").into() };
-    *shared.write().unwrap_or_else(std::sync::PoisonError::into_inner) = rendered;
 }
 
-async fn accept(listener: TcpListener, shared: Shared) {
+async fn accept_if(listener: Option<TcpListener>, desk: Desk) {
+    match listener {
+        Some(listener) => accept(listener, desk, Door::Everybody).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Answers all who come to `listener`, for ever.
+pub async fn accept(listener: TcpListener, desk: Desk, door: Door) {
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     loop {
         let Ok((stream, _)) = listener.accept().await else {
@@ -99,18 +143,18 @@ async fn accept(listener: TcpListener, shared: Shared) {
             continue;
         };
         let Ok(place) = Arc::clone(&places).try_acquire_owned() else { continue };
-        let shared = Arc::clone(&shared);
+        let desk = desk.clone();
         tokio::spawn(async move {
-            converse(stream, shared).await;
+            converse(stream, desk, door).await;
             drop(place);
         });
     }
 }
 
-async fn converse(stream: TcpStream, shared: Shared) {
+async fn converse(stream: TcpStream, desk: Desk, door: Door) {
     let answer = service_fn(move |request: Request<Incoming>| {
-        let response = respond(request.method(), request.uri().path(), &shared);
-        async move { Ok::<_, Infallible>(response) }
+        let (desk, method, uri) = (desk.clone(), request.method().clone(), request.uri().clone());
+        async move { Ok::<_, Infallible>(routes::respond(&desk, door, &method, &uri).await) }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -121,33 +165,4 @@ async fn converse(stream: TcpStream, shared: Shared) {
         Ok(Err(error)) => tracing::debug!(%error, "a reader's connection ended early"),
         Err(late) => tracing::debug!(%late, "a reader's connection was closed for its age"),
     }
-}
-
-fn respond(method: &Method, path: &str, shared: &Shared) -> Response<Full<Bytes>> {
-    const TEXT: &str = "text/plain; charset=utf-8";
-    if method != Method::GET && method != Method::HEAD {
-        return reply(StatusCode::METHOD_NOT_ALLOWED, TEXT, Bytes::from_static(b"only GET\n"));
-    }
-    let rendered = shared.read().unwrap_or_else(std::sync::PoisonError::into_inner);
-    match path {
-        "/" => reply(StatusCode::OK, "text/html; charset=utf-8", rendered.html.clone()),
-        "/status.json" => reply(StatusCode::OK, "application/json", rendered.json.clone()),
-        "/livez" => reply(StatusCode::OK, TEXT, Bytes::from_static(b"live\n")),
-        _ => {
-            let text = Bytes::from_static(b"here are / and /status.json\n");
-            reply(StatusCode::NOT_FOUND, TEXT, text)
-        }
-    }
-}
-
-fn reply(status: StatusCode, content_type: &'static str, body: Bytes) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::new(body));
-    *response.status_mut() = status;
-    let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, header::HeaderValue::from_static(content_type));
-    headers.insert(header::CACHE_CONTROL, header::HeaderValue::from_static("no-store"));
-    let policy = "default-src 'none'; style-src 'unsafe-inline'";
-    let policy = header::HeaderValue::from_static(policy);
-    headers.insert(header::CONTENT_SECURITY_POLICY, policy);
-    response
 }

@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use super::component::{Component, Condition};
 use crate::answer::{Answer, Verdict};
 
 /// Data older than this is delayed.
@@ -12,6 +13,8 @@ pub const DELAYED_AFTER_S: f64 = 60.0;
 pub struct Snapshot {
     /// Unix time in ms.
     pub at_ms: i64,
+    /// In the order a batch meets them; empty before the first look.
+    pub components: Vec<Component>,
     pub programs: Vec<ProgramState>,
     pub hops: Vec<Hop>,
     pub shards: Vec<ShardState>,
@@ -32,6 +35,8 @@ pub struct ProgramState {
 /// One leg of a batch's way, over all programs that serve it.
 #[derive(Debug, Clone, Serialize)]
 pub struct Hop {
+    /// Stable, for scripts.
+    pub key: &'static str,
     pub name: &'static str,
     /// What is counted here.
     pub unit: &'static str,
@@ -43,10 +48,12 @@ pub struct Hop {
 }
 
 /// One shard's lag, as the keeper measured it.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Default, Serialize)]
 pub struct ShardState {
     pub shard: String,
     pub reachable: bool,
+    /// How long its first answer took.
+    pub answered_ms: Option<f64>,
     pub lag_records: Option<i64>,
     pub lag_s: Option<f64>,
     /// How old the measurement is.
@@ -73,46 +80,96 @@ pub struct EnvironmentState {
 }
 
 impl EnvironmentState {
-    fn delayed(&self) -> bool {
-        self.freshest_s as f64 > DELAYED_AFTER_S
-            || self.backlog_batches > 0
-            || self.late + self.unknown_tail > 0
+    /// Something is on its way that should be here.
+    pub fn is_delayed(&self) -> bool {
+        self.freshest_s as f64 > DELAYED_AFTER_S || self.on_the_way() > 0
+    }
+
+    /// Batches that wait in spools, and gaps that may still close.
+    pub fn on_the_way(&self) -> i64 {
+        self.backlog_batches + self.late + self.unknown_tail
     }
 }
 
 impl Snapshot {
-    /// Lost data or an unreachable part is critical, delayed data a warning.
+    /// Lost data or a part that is down is critical, delayed data a warning.
     pub fn verdict(&self) -> Verdict {
-        let lost = self.environments.iter().any(|e| e.lost > 0);
-        let down = self.programs.iter().any(|p| p.state == "down");
         let cut = self.shards.iter().any(|shard| !shard.reachable);
-        if lost || down || cut {
+        if self.lost() > 0 || cut || self.worst() == Condition::Down {
             return Verdict::Critical;
         }
-        let delayed = self.environments.iter().any(EnvironmentState::delayed);
-        let behind = |shard: &ShardState| shard.lag_s.is_some_and(|lag| lag > DELAYED_AFTER_S);
-        let unready = self.programs.iter().any(|p| p.state != "ready");
-        let behind = self.shards.iter().any(behind);
-        if delayed || behind || unready || !self.troubles.is_empty() {
+        // An agent that is gone is its customer's, and shows as data that does not come.
+        let unready = self.programs.iter().any(|program| program.state != "ready");
+        let impaired = self.worst() == Condition::Degraded;
+        if self.is_delayed() || unready || impaired || !self.troubles.is_empty() {
             return Verdict::Warning;
         }
         Verdict::Ok
     }
 
-    /// The verdict in words.
-    pub fn headline(&self) -> &'static str {
-        let lost = self.environments.iter().any(|e| e.lost > 0);
-        match (self.verdict(), lost) {
-            (Verdict::Ok, _) => "Everything arrives",
-            (Verdict::Warning, _) => "Delayed: some data is still on its way",
-            (Verdict::Critical, true) => "Some data is lost",
-            (Verdict::Critical, false) => "A part is down; data is kept and delayed",
+    /// The verdict in words. They name no customer: the public page says the same.
+    pub fn headline(&self) -> String {
+        let down = self.titles(Condition::Down);
+        let impaired = self.titles(Condition::Degraded);
+        match self.verdict() {
+            Verdict::Ok => "Everything arrives".to_owned(),
+            _ if self.lost() > 0 => "Some data is lost".to_owned(),
+            Verdict::Critical if down.is_empty() => {
+                "A part can’t be reached; data is kept and delayed".to_owned()
+            }
+            Verdict::Critical => format!("{down} is down; data is kept and delayed"),
+            Verdict::Warning if self.is_delayed() => {
+                "Delayed: some data is still on its way".to_owned()
+            }
+            Verdict::Warning if impaired.is_empty() => {
+                "Data arrives; not all can be seen".to_owned()
+            }
+            Verdict::Warning => format!("Data arrives; {impaired} is impaired"),
         }
+    }
+
+    /// Runs of batches that will not come.
+    pub fn lost(&self) -> i64 {
+        self.environments.iter().map(|e| e.lost).sum()
+    }
+
+    /// Something is on its way that should be here.
+    pub fn is_delayed(&self) -> bool {
+        self.lag_s().is_some_and(|lag| lag > DELAYED_AFTER_S)
+            || self.environments.iter().any(EnvironmentState::is_delayed)
+    }
+
+    /// Age of the oldest record that no shard has yet.
+    pub fn lag_s(&self) -> Option<f64> {
+        self.hop("applied").and_then(|hop| hop.oldest_s)
+    }
+
+    pub fn hop(&self, key: &str) -> Option<&Hop> {
+        self.hops.iter().find(|hop| hop.key == key)
+    }
+
+    fn worst(&self) -> Condition {
+        self.components.iter().map(|one| one.condition).max().unwrap_or_default()
+    }
+
+    fn titles(&self, condition: Condition) -> String {
+        let them = self.components.iter().filter(|one| one.condition == condition);
+        them.map(|one| one.part.title()).collect::<Vec<_>>().join(", ")
     }
 
     pub fn to_answer(&self) -> Answer {
         let mut answer = Answer::default();
         answer.worsen(self.verdict()).fact("headline", self.headline());
+        let section =
+            answer.section("components", &["component", "state", "response_ms", "errors"]);
+        for c in &self.components {
+            section.row([
+                c.part.title().into(),
+                c.condition.words().into(),
+                c.response_ms.map(|ms| (ms * 10.0).round() / 10.0).into(),
+                c.error_ratio.into(),
+            ]);
+        }
         let section = answer.section("programs", &["name", "state", "answered_ms"]);
         for p in &self.programs {
             section.row([p.name.clone().into(), p.state.into(), p.answered_ms.into()]);
@@ -153,6 +210,7 @@ impl Snapshot {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::status::component::Part;
 
     fn with(change: impl FnOnce(&mut EnvironmentState)) -> Snapshot {
         let mut environment = EnvironmentState::default();
@@ -167,15 +225,26 @@ mod tests {
         assert_eq!(delayed.verdict(), Verdict::Warning);
         assert!(delayed.headline().starts_with("Delayed"));
         let lost = with(|e| e.lost = 1);
-        assert_eq!((lost.verdict(), lost.headline()), (Verdict::Critical, "Some data is lost"));
+        assert_eq!(
+            (lost.verdict(), lost.headline().as_str()),
+            (Verdict::Critical, "Some data is lost")
+        );
     }
 
     #[test]
-    fn a_part_that_is_down_is_critical_but_says_that_data_is_kept() {
+    fn a_part_that_is_down_is_critical_and_named_and_says_that_data_is_kept() {
         let mut snapshot = with(|_| {});
-        let (name, state) = ("consumer-0".to_owned(), "down");
-        snapshot.programs.push(ProgramState { name, state, answered_ms: None });
+        let down = Component { condition: Condition::Down, ..Component::unknown(Part::Log) };
+        snapshot.components.push(down);
         assert_eq!(snapshot.verdict(), Verdict::Critical);
-        assert!(snapshot.headline().contains("data is kept"));
+        assert_eq!(snapshot.headline(), "Kafka is down; data is kept and delayed");
+    }
+
+    #[test]
+    fn an_agent_that_is_gone_is_no_outage_of_ours() {
+        let mut snapshot = with(|_| {});
+        let (name, state) = ("agent".to_owned(), "down");
+        snapshot.programs.push(ProgramState { name, state, answered_ms: None });
+        assert_eq!(snapshot.verdict(), Verdict::Warning);
     }
 }

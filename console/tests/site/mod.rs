@@ -25,11 +25,14 @@ impl Site {
         let site = Self { dir };
         let path = |name: &str| site.path(name).display().to_string();
         let own = format!(
-            "shards_file = {:?}\ntokens_file = {:?}\nkeys_dir = {:?}\njournal_file = {:?}\n",
+            "shards_file = {:?}\ntokens_file = {:?}\nkeys_dir = {:?}\njournal_file = {:?}\n\
+             status.history_file = {:?}\nstatus.incidents_file = {:?}\n",
             path("shards.toml"),
             path("tokens.toml"),
             path("keys"),
-            path("journal.jsonl")
+            path("journal.jsonl"),
+            path("status-history.json"),
+            path("incidents.jsonl")
         );
         std::fs::write(site.path("shards.toml"), shards).unwrap();
         std::fs::write(site.path("spillway.toml"), own + settings).unwrap();
@@ -50,11 +53,20 @@ impl Site {
 
     /// Runs `spillway --output json …`, never on a terminal.
     pub fn run_with(&self, command: &str, env: &[(&str, &str)]) -> Ran {
+        self.invoke(&command.split_whitespace().collect::<Vec<_>>(), env)
+    }
+
+    /// Runs a command whose arguments have spaces.
+    pub fn run_args(&self, command: &[&str]) -> Ran {
+        self.invoke(command, &[])
+    }
+
+    fn invoke(&self, command: &[&str], env: &[(&str, &str)]) -> Ran {
         let output = Command::new(env!("CARGO_BIN_EXE_spillway"))
             .arg("--config")
             .arg(self.path("spillway.toml"))
             .args(["--output", "json"])
-            .args(command.split_whitespace())
+            .args(command)
             .envs(env.iter().copied())
             .stdin(std::process::Stdio::null())
             .output()

@@ -178,6 +178,8 @@ impl Seeding<'_> {
             },
             "status": {
                 "listen": self.pages.map(|pages| pages.page.address()),
+                "history_file": self.dir.data("status-history.json"),
+                "incidents_file": self.dir.data("incidents.jsonl"),
                 "programs": programs.iter().map(admin).collect::<Vec<_>>(),
             },
             "admin": { "listen": self.pages.map(|pages| pages.admin.address()) },

@@ -1,0 +1,118 @@
+//! One shard, through the views that dashboards read.
+
+use std::time::Instant;
+
+use spillway_runtime::mysql::text;
+use spillway_runtime::program::chain;
+use spillway_runtime::shards::Shard;
+use sqlx::Row;
+use sqlx::mysql::MySqlRow;
+
+use crate::commands::check::CANARY_HOST;
+use crate::reach::mysql::{MysqlFault, Server};
+use crate::settings::ConsoleSettings;
+use crate::status::snapshot::{EnvironmentState, ShardState};
+
+/// What a shard told, or why it did not.
+#[derive(Debug)]
+pub struct ShardLook {
+    pub state: ShardState,
+    pub environments: Vec<EnvironmentState>,
+    pub trouble: Option<String>,
+}
+
+pub async fn look(settings: &ConsoleSettings, shard: &Shard) -> ShardLook {
+    match ask(settings, shard).await {
+        Ok((state, environments)) => ShardLook { state, environments, trouble: None },
+        Err(fault) => {
+            let state = ShardState { shard: shard.name.clone(), ..ShardState::default() };
+            ShardLook { state, environments: Vec::new(), trouble: Some(chain(&fault)) }
+        }
+    }
+}
+
+async fn ask(
+    settings: &ConsoleSettings,
+    shard: &Shard,
+) -> Result<(ShardState, Vec<EnvironmentState>), MysqlFault> {
+    let mut server = Server::connect(settings, shard).await?;
+    let began = Instant::now();
+    let mut state = lag_of(&mut server).await?;
+    state.answered_ms = Some(began.elapsed().as_secs_f64() * 1e3);
+    let mut environments = freshness_of(&mut server).await?;
+    count_gaps(&mut server, &mut environments).await?;
+    Ok((state, environments))
+}
+
+async fn lag_of(server: &mut Server) -> Result<ShardState, MysqlFault> {
+    let shard = server.shard.name.clone();
+    server
+        .ask(async |conn| {
+            let sql = "SELECT CAST(SUM(lag_records) AS SIGNED), MAX(lag_s),
+                       CAST(TIMESTAMPDIFF(SECOND, MIN(measured_at), UTC_TIMESTAMP()) AS SIGNED)
+                       FROM spillway.consumer_lag";
+            let row = sqlx::query(sql).fetch_one(conn).await?;
+            Ok(ShardState {
+                shard,
+                reachable: true,
+                lag_records: row.try_get(0)?,
+                lag_s: row.try_get(1)?,
+                measured_s: row.try_get(2)?,
+                answered_ms: None,
+            })
+        })
+        .await
+}
+
+async fn freshness_of(server: &mut Server) -> Result<Vec<EnvironmentState>, MysqlFault> {
+    let shard = server.shard.name.clone();
+    server
+        .ask(async |conn| {
+            let sql = "SELECT environment, COUNT(*), CAST(MIN(age_s) AS SIGNED),
+                       CAST(MAX(age_s) AS SIGNED),
+                       CAST(COALESCE(SUM(backlog_batches), 0) AS SIGNED)
+                       FROM spillway.freshness WHERE host <> ?
+                       GROUP BY environment ORDER BY environment";
+            let rows = sqlx::query(sql).bind(CANARY_HOST).fetch_all(conn).await?;
+            let state = |row: &MySqlRow| {
+                Ok(EnvironmentState {
+                    environment: text(row, 0)?,
+                    shard: shard.clone(),
+                    hosts: row.try_get(1)?,
+                    freshest_s: row.try_get(2)?,
+                    stalest_s: row.try_get(3)?,
+                    backlog_batches: row.try_get(4)?,
+                    ..EnvironmentState::default()
+                })
+            };
+            rows.iter().map(state).collect()
+        })
+        .await
+}
+
+async fn count_gaps(
+    server: &mut Server,
+    environments: &mut [EnvironmentState],
+) -> Result<(), MysqlFault> {
+    let counts: Vec<(String, String, i64)> = server
+        .ask(async |conn| {
+            let sql = "SELECT environment, state, COUNT(*) FROM spillway.gaps
+                       GROUP BY environment, state";
+            let rows = sqlx::query(sql).fetch_all(conn).await?;
+            let row = |row: &MySqlRow| Ok((text(row, 0)?, text(row, 1)?, row.try_get(2)?));
+            rows.iter().map(row).collect()
+        })
+        .await?;
+    for (environment, state, count) in counts {
+        let known = environments.iter_mut().find(|known| known.environment == environment);
+        let Some(known) = known else { continue };
+        match state.as_str() {
+            "late" => known.late = count,
+            "unknown_tail" => known.unknown_tail = count,
+            "quarantined" => known.quarantined = count,
+            "declared" => known.declared = count,
+            _ => known.lost = count,
+        }
+    }
+    Ok(())
+}

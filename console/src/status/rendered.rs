@@ -1,0 +1,89 @@
+//! One look as everything that is served of it: both pages, their live parts, JSON and feeds.
+//! Rendered once a look, however many read it.
+
+use bytes::Bytes;
+use serde_json::json;
+
+use super::feed::{self, Naming};
+use super::incidents::Incident;
+use super::page::{self, Audience, Facts, Frame};
+use super::snapshot::Snapshot;
+
+pub const HTML: &str = "text/html; charset=utf-8";
+const JSON: &str = "application/json";
+const ATOM: &str = "application/atom+xml; charset=utf-8";
+
+/// Paths without the leading slash, each with its type and bytes.
+#[derive(Debug, Clone, Default)]
+pub struct Rendered {
+    pages: Vec<(&'static str, &'static str, Bytes)>,
+}
+
+impl Rendered {
+    /// `refresh_s`: how often a live page looks again.
+    pub fn new(title: &str, refresh_s: u64, facts: Facts<'_>) -> Result<Self, askama::Error> {
+        let live = |fragment| Some((fragment, refresh_s));
+        let front =
+            Frame { title, audience: Audience::Operators, root: "", live: live("fragment") };
+        let live = live("public/fragment");
+        let public = Frame { title, audience: Audience::Everybody, root: "", live };
+        let shown: Vec<&Incident> = facts.incidents.iter().collect();
+        let public_ones: Vec<&Incident> =
+            facts.incidents.iter().filter(|one| one.opening.public).collect();
+        let feed = |variant, incidents: &[&Incident]| {
+            feed::atom(Naming { title, variant, self_link: None }, incidents)
+        };
+        let pages = vec![
+            ("", HTML, page::document(front, facts)?.into()),
+            ("fragment", HTML, page::fragment(front, facts)?.into()),
+            ("status.json", JSON, operators_json(facts.snapshot).into()),
+            ("incidents.atom", ATOM, feed("operators", &shown)?.into()),
+            ("public", HTML, page::document(public, facts)?.into()),
+            ("public/fragment", HTML, page::fragment(public, facts)?.into()),
+            ("public/status.json", JSON, public_json(facts.snapshot).into()),
+            ("public/incidents.atom", ATOM, feed("public", &public_ones)?.into()),
+        ];
+        Ok(Self { pages })
+    }
+
+    pub fn find(&self, path: &str) -> Option<(&'static str, Bytes)> {
+        let found = self.pages.iter().find(|(name, _, _)| *name == path);
+        found.map(|(_, content_type, bytes)| (*content_type, bytes.clone()))
+    }
+}
+
+fn operators_json(snapshot: &Snapshot) -> String {
+    let mut object = head(snapshot);
+    if let (Some(object), Ok(serde_json::Value::Object(rest))) =
+        (object.as_object_mut(), serde_json::to_value(snapshot))
+    {
+        object.extend(rest);
+    }
+    format!("{object:#}\n")
+}
+
+/// Nothing in it tells who the customers are, nor how many.
+fn public_json(snapshot: &Snapshot) -> String {
+    let mut object = head(snapshot);
+    let components = snapshot.components.iter().map(|one| {
+        json!({
+            "component": one.part.title(),
+            "state": one.condition.words(),
+            "response_ms": one.response_ms,
+            "error_ratio": one.error_ratio,
+        })
+    });
+    let newest_s = snapshot.environments.iter().map(|e| e.freshest_s).max();
+    if let Some(object) = object.as_object_mut() {
+        object.insert("at_ms".to_owned(), snapshot.at_ms.into());
+        object.insert("delayed".to_owned(), snapshot.is_delayed().into());
+        object.insert("lost".to_owned(), (snapshot.lost() > 0).into());
+        object.insert("newest_s".to_owned(), newest_s.into());
+        object.insert("components".to_owned(), components.collect());
+    }
+    format!("{object:#}\n")
+}
+
+fn head(snapshot: &Snapshot) -> serde_json::Value {
+    json!({ "verdict": snapshot.verdict().as_str(), "headline": snapshot.headline() })
+}
