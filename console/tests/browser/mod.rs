@@ -102,8 +102,8 @@ impl Browser {
     }
 
     pub async fn text(&self, selector: &str) -> String {
-        let value = self.value(&format!("document.querySelector({selector:?})?.innerText ?? ''"));
-        value.await.as_str().unwrap_or_default().to_owned()
+        let expression = format!("document.querySelector({selector:?})?.innerText ?? ''");
+        self.value(&expression).await.as_str().unwrap_or_default().to_owned()
     }
 
     /// Waits in the page itself until `condition` is true.
