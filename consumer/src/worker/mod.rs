@@ -260,8 +260,6 @@ impl Worker {
     /// Holds a claimed partition and has it read from its offsets, one before where the crc of the
     /// last applied record is to be compared.
     async fn start(&mut self, claimed: &Claimed) {
-        #[cfg(feature = "mutants")]
-        let claimed = &self.spoiled_claim(claimed).await;
         let number = self.shared.claims.fetch_add(1, Ordering::AcqRel) + 1;
         if self.partitions.hold(claimed, number) {
             self.shared.metrics.went_back.inc();
@@ -280,6 +278,8 @@ impl Worker {
         let back = |crc: Option<u32>| i64::from(crc.is_some());
         let [live_crc, backlog_crc] = claimed.crc;
         let from = [live - back(live_crc), backlog - back(backlog_crc)];
+        #[cfg(feature = "mutants")]
+        let from = self.spoiled_from(claimed, from).await;
         let assignment = self.partitions.assignment();
         self.tell_poller(Command::Start { assignment, partition, claim: number, from }).await;
     }

@@ -58,12 +58,11 @@ impl Worker {
         Step::Committed
     }
 
-    /// The claim with the group's offsets in place of the shard's, where the group has any.
-    pub(super) async fn spoiled_claim(&self, claimed: &Claimed) -> Claimed {
+    /// Where to read from: the group's offsets in place of the shard's, where the group has any.
+    pub(super) async fn spoiled_from(&self, claimed: &Claimed, from: [i64; 2]) -> [i64; 2] {
         if !is(Mutant::GroupOffsetOnStart) {
-            return claimed.clone();
+            return from;
         }
-        let next = self.shared.log_ends.group_offsets(claimed.partition, claimed.next).await;
-        Claimed { next, crc: [None; 2], ..claimed.clone() }
+        self.shared.log_ends.group_offsets(claimed.partition, claimed.next).await
     }
 }

@@ -5,6 +5,7 @@ use jiff::{SignedDuration, Timestamp};
 use tokio::time::timeout;
 
 use crate::stage::{PATIENCE, Stage, frame, request, stage};
+use spillway_proto::kafka_record::TOPIC_LIVE;
 
 async fn status(stage: &Stage, authorization: Option<&str>) -> (u16, String) {
     let body = frame("demo", 1);
@@ -30,6 +31,17 @@ async fn a_credential_that_is_not_good_is_refused_before_the_body_is_read() {
         assert_eq!((status, id.as_str()), (401, "/errors/unauthorized"), "{authorization:?}");
     }
     assert_eq!(status(&stage, Some(&format!("bearer {}", stage.token))).await.0, 200);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_token_writes_for_its_own_environment_alone() {
+    let stage = stage(|_| {}).await;
+    let body = [frame("demo", 1), frame("acme", 2)].concat();
+    let reply = stage.post(&body.into()).await;
+    reply.is_accepted(1);
+    assert_eq!(reply.body["rejected"][0]["index"], 1);
+    assert_eq!(reply.body["rejected"][0]["type"], "environment-mismatch");
+    assert_eq!(stage.records(TOPIC_LIVE).len(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
