@@ -17,6 +17,7 @@ pub mod verdict;
 pub mod books;
 pub mod compare;
 pub mod rig;
+pub mod rollups;
 pub mod oracle;
 pub mod mutants;
 

@@ -1,6 +1,7 @@
 //! The keeper: what a shard needs beside the rows the consumer writes. It makes partitions ahead of
-//! time and drops old ones, folds last_seen in, makes rollups, ends readers' overlong statements, measures lag
-//! apart from the consumer, and trims Kafka. No batch waits for any of it.
+//! time and drops old ones, makes rollups of points, tells of anomalies, folds last_seen in, ends
+//! readers' overlong statements, measures lag apart from the consumer, and trims Kafka. No batch
+//! waits for any of it.
 //!
 //! Each duty has its own loop, deadline and error counter, per shard: a dead shard, Kafka or Redis
 //! stops nothing else.

@@ -17,6 +17,9 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// The first rest after a slow commit, and what it shrinks by after each good one.
 const REST_STEP: Duration = Duration::from_millis(50);
 
+/// What goes at this pace, as `keeper_pauses` names it.
+pub const BACKGROUND: [&str; 3] = ["rollups", "anomalies", "repair"];
+
 /// Handle on a shard's pace; clones share it.
 #[derive(Clone, Debug)]
 pub struct Pace {
@@ -69,15 +72,21 @@ impl Pace {
                 state.paused = paused;
                 state.judge(took, &self.settings);
             });
-            let label = OfShard { shard: self.shard.clone() };
-            self.metrics.commit_seconds.get_or_create(&label).set(took.as_secs_f64());
+            self.tell(took);
         }
-        let (is_paused, rest) = self.with(|state| (state.is_paused(duty), state.rest));
-        let shard = self.shard.clone();
-        let label = OfDuty { duty, shard: shard.clone() };
-        self.metrics.duty_paused.get_or_create(&label).set(i64::from(is_paused));
-        self.metrics.rest_seconds.get_or_create(&OfShard { shard }).set(rest.as_secs_f64());
-        Ok(!is_paused)
+        Ok(!self.with(|state| state.is_paused(duty)))
+    }
+
+    fn tell(&self, took: Duration) {
+        let label = OfShard { shard: self.shard.clone() };
+        self.metrics.commit_seconds.get_or_create(&label).set(took.as_secs_f64());
+        let rest = self.with(|state| state.rest);
+        self.metrics.rest_seconds.get_or_create(&label).set(rest.as_secs_f64());
+        for duty in BACKGROUND {
+            let is_paused = self.with(|state| state.is_paused(duty));
+            let label = OfDuty { duty, shard: self.shard.clone() };
+            self.metrics.duty_paused.get_or_create(&label).set(i64::from(is_paused));
+        }
     }
 
     /// Rests after a step that took this long.

@@ -48,6 +48,10 @@ impl Retention {
         let oldest_ms = before(ages.ledger_retention.get());
         delete_old(&mut session, "declarations", "declared_at", oldest_ms).await?;
         delete_old(&mut session, "quarantined", "quarantined_at", oldest_ms).await?;
+        // Other events are history; these are as many as series are odd.
+        let oldest_ms_of_minutes = before(ages.minute_retention.get());
+        delete_old(&mut session, "events", "kind = 'anomaly' AND time_at", oldest_ms_of_minutes)
+            .await?;
         let dropped = drop_epochs(&mut session, oldest_ms).await?;
         session.give_back();
         let label = OfShard { shard: self.shard.name.clone() };
@@ -73,7 +77,7 @@ impl Duty for Retention {
     }
 }
 
-/// Table and column are our own constants.
+/// Table and column, with what goes before it, are our own constants.
 async fn delete_old(
     session: &mut Session,
     table: &str,

@@ -16,6 +16,10 @@ use thiserror::Error;
 const CHECKOUT_DEADLINE: Duration = Duration::from_secs(4);
 const STATEMENT_DEADLINE: Duration = Duration::from_secs(20);
 
+/// At least so many connections a shard: rollups, anomalies and partitions keep one each for long,
+/// and what measures lag must not wait for them.
+const CONNECTIONS_MIN: u32 = 8;
+
 /// A lock was not had in time: someone else's statement is in the way.
 const ER_LOCK_WAIT_TIMEOUT: u16 = 1205;
 
@@ -56,8 +60,10 @@ impl ShardError {
 impl ShardHandle {
     /// All shards of the map; nothing is connected yet.
     pub fn all(map: &ShardMap, mysql: &MysqlSettings) -> Result<Vec<Self>, SecretFileError> {
+        let connections_max = mysql.connections_max.max(CONNECTIONS_MIN);
+        let mysql = MysqlSettings { connections_max, ..mysql.clone() };
         let handle = |shard| {
-            let pool = pool(mysql, connect_options(mysql, shard)?, Some("spillway_store"));
+            let pool = pool(&mysql, connect_options(&mysql, shard)?, Some("spillway_store"));
             Ok(Self { name: shard.name.clone(), partitions: map.partitions_of(shard), pool })
         };
         map.shards.iter().map(handle).collect()

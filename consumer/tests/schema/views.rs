@@ -18,7 +18,8 @@ INSERT INTO spillway_store.points VALUES
   (2, @w-10, 1, 5, 5, 5, 5, 5, '[[1,null],[2,5]]'),
   (2, @w, NULL, NULL, NULL, NULL, NULL, NULL, '[[7,null]]');
 INSERT INTO spillway_store.rollup_1m VALUES
-  (1, @w DIV 60 * 60, 3, 6, 1, 3, 1, 3, NULL, NULL), (2, @w DIV 60 * 60, 0, NULL, NULL, NULL, NULL, NULL, 0, 0);
+  (1, @w DIV 60 * 60, 3, 6, 1, 3, 1, 3, NULL, NULL),
+  (2, @w DIV 60 * 60, 0, NULL, NULL, NULL, NULL, NULL, 0, 0);
 INSERT INTO spillway_store.rollup_1h VALUES
   (1, @w DIV 3600 * 3600, 3, 6, 1, 3, 1, 3, NULL), (2, @w DIV 3600 * 3600, 2, 6, 1, 5, 1, 5, 4);
 INSERT INTO spillway_store.hosts VALUES

@@ -1,6 +1,6 @@
 //! Mutants that no running system shows: what a real disk forgets after a failed fsync, the kernel
-//! decides. The agent's own tests have a disk that always forgets, and damage every byte. And that a
-//! point comes between two statements of the keeper's takes a test that holds it there.
+//! decides. The agent's own tests have a disk that always forgets, and damage every byte. And that
+//! a point comes between two statements of the keeper's takes a test that holds it there.
 
 use std::process::Command;
 

@@ -1,6 +1,7 @@
 //! Row 16: another server takes over that lacks what the old primary had.
 
 use spillway_e2e::rig::{ACCEPTED_WITHIN, Rig, SETTLED_WITHIN};
+use spillway_e2e::rollups::rolled_up;
 use spillway_e2e::{Fate, Ledger, Sender, SenderOptions, compare, settled};
 use spillway_testkit::stack::StackOptions;
 use sqlx::MySqlPool;
@@ -66,6 +67,7 @@ async fn failover_to_a_replica_that_lags_loses_and_doubles_nothing() {
     let (ledger, options) = long.finish(ACCEPTED_WITHIN).await;
     judge(&mysql, &ledger, &options).await;
     assert_eq!(old.audited().await, left, "somebody wrote to the old primary");
+    rolled_up(&mysql, &options).await;
     sound(&new, ledger.repeats() + lacked.repeats()).await;
 }
 
@@ -94,6 +96,7 @@ async fn a_consumer_that_slept_through_a_failover_writes_nothing_to_the_old_prim
     judge(&mysql, &ledger, &options).await;
     assert_eq!(old.audited().await, fenced_at, "the fence let something through");
     sound(&new, ledger.repeats()).await;
+    rolled_up(&mysql, &options).await;
 
     let after = Sender::start(SenderOptions { name: "after".into(), ..rig.load("demo") });
     let (ledger, options) = after.finish(ACCEPTED_WITHIN).await;

@@ -58,7 +58,7 @@ fn injected(seed: u64, sigma: f64) -> Vec<(usize, f64)> {
     let begin = KNOWN_DAYS * MINUTES_A_DAY;
     let one = |index: usize| {
         let at = begin + spacing * (index + 1) + (seed as usize * 37 + index * 101) % 200;
-        let size = sigma * if index % 2 == 0 { 12.0 } else { 20.0 };
+        let size = sigma * if index.is_multiple_of(2) { 12.0 } else { 20.0 };
         (at, if (seed as usize + index).is_multiple_of(3) { -size } else { size })
     };
     (0..ANOMALIES_A_SERIES).map(one).collect()

@@ -84,7 +84,8 @@ impl Rollups {
         let begun = Instant::now();
         let settle_s = u32::try_from(self.settings.settle.get().as_secs()).unwrap_or(u32::MAX);
         let settled_s = now_s.saturating_sub(settle_s);
-        let mut found = true;
+        // Also when nothing is to be made: that it is held still should be seen at once.
+        let mut found = self.pace.may(&mut session, Self::NAME).await?;
         while found && begun.elapsed() < ROUND_BUDGET {
             found = false;
             for (span, long) in [(Span::Minute, MINUTE_S), (Span::Hour, HOUR_S)] {

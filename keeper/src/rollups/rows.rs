@@ -125,7 +125,8 @@ pub async fn stored_minutes(
     let mut found: BTreeMap<u64, Vec<Minute>> = BTreeMap::new();
     for ids in padded(ids) {
         let sql = format!(
-            "SELECT series_id, minute_ts, cnt, `sum`, `min`, `max`, `first`, `last`, growth, increase
+            "SELECT series_id, minute_ts, cnt, `sum`, `min`, `max`, `first`, `last`, growth,
+               increase
              FROM {table} WHERE series_id IN ({}) AND minute_ts BETWEEN ? AND ?
              ORDER BY series_id, minute_ts",
             places("?", ids.len())

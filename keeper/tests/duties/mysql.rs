@@ -142,12 +142,20 @@ async fn epochs_older_than_the_ledger_go_with_their_ranges_and_younger_ones_stay
             ))
             .await;
     }
+    for (kind, age_days) in [("anomaly", 91), ("anomaly", 89), ("failover", 91)] {
+        let at = now_ms - age_days * day_ms;
+        let insert = "INSERT INTO spillway_store.events (time_at, kind, text) VALUES";
+        world.run(&format!("{insert} ({at}, '{kind}', '')")).await;
+    }
     let retention = Retention::new(world.shard.clone(), &world.settings, &world.metrics);
     retention.keep(now_ms).await.unwrap();
     let epochs = "SELECT COUNT(*) FROM spillway_store.ledger_epochs WHERE epoch = REPEAT('b', 16)";
     assert_eq!(world.number("SELECT COUNT(*) FROM spillway_store.ledger_epochs").await, 1);
     assert_eq!(world.number(epochs).await, 1);
     assert_eq!(world.number("SELECT COUNT(*) FROM spillway_store.ledger_ranges").await, 2);
+    let events = "SELECT COUNT(*) FROM spillway_store.events WHERE kind";
+    assert_eq!(world.number(&format!("{events} = 'anomaly'")).await, 1, "the younger one");
+    assert_eq!(world.number(&format!("{events} = 'failover'")).await, 1, "history stays");
     let life = "SELECT CAST(longest_life_s AS SIGNED) FROM spillway_store.gap_ages";
     assert_eq!(world.number(life).await, 96 * 3600);
 }

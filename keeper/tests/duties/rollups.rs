@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use spillway_keeper::anomalies::Anomalies;
+use spillway_keeper::metrics::OfDuty;
 use spillway_keeper::pace::Pace;
 use spillway_keeper::rollups::repair::repair;
 use spillway_keeper::rollups::{LOCK, Rollups};
@@ -274,6 +275,8 @@ async fn what_an_operator_holds_still_stands_still_and_goes_on_afterwards() {
         world.run(&format!("{pause} ('{duty}', 0)")).await;
         keeper(&world).roll(now_s()).await.unwrap();
         assert_eq!(world.number(ROWS).await, 0, "{duty}");
+        let label = OfDuty { duty: "rollups", shard: "s0".to_owned() };
+        assert_eq!(world.metrics.duty_paused.get_or_create(&label).get(), 1, "{duty}");
         world.run("UPDATE spillway_store.keeper_pauses SET until_at = 1").await;
     }
     assert_eq!(settle_and_prove(&world, hour).await.0, 3);

@@ -1,5 +1,6 @@
 //! Real servers with a fresh schema, one test at a time: the tests share a stack, the last one
-//! that runs stops it.
+//! that runs stops it. `SPILLWAY_TEST_MYSQL` (an administrator's URL) takes another MySQL or
+//! MariaDB than the stack's.
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -36,7 +37,8 @@ impl World {
         let turn = TURN.lock().await;
         let servers = stack.servers();
         let name = servers.shards().next().expect("one shard").to_owned();
-        let url = servers.primary(&name).expect("its primary").admin_url();
+        let own = || servers.primary(&name).expect("its primary").admin_url();
+        let url = std::env::var("SPILLWAY_TEST_MYSQL").unwrap_or_else(|_| own());
         let mysql = MysqlSettings::default();
         let options =
             options_for(&mysql, &url.parse().expect("a MySQL URL"), None).expect("no files");
