@@ -62,6 +62,9 @@ pub struct HttpSettings {
     /// How long new connections are still taken after SIGTERM, so that load balancers see
     /// `/readyz` say "draining".
     pub drain_grace: Dur,
+    /// Answers remote write that is over its token's limit with 429 instead of 503. Prometheus
+    /// drops what is answered 429, unless its `retry_on_http_429` is set.
+    pub remote_write_429: bool,
     /// The status page's address, told in error bodies.
     pub status_page: Option<String>,
 }
@@ -144,6 +147,7 @@ impl Default for HttpSettings {
             connection_requests_max: 10_000,
             connection_age_max: Dur::from_mins(10),
             drain_grace: Dur::from_millis(500),
+            remote_write_429: false,
             status_page: None,
         }
     }

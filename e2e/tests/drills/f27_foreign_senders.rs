@@ -8,10 +8,13 @@ use spillway_e2e::rig::{Rig, SETTLED_WITHIN};
 use spillway_testkit::http;
 use spillway_testkit::ports::Port;
 use spillway_testkit::stack::StackOptions;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
 
 use crate::foreign::target::{SERIES, Target};
 use crate::foreign::{prometheus, start, stop, stored};
-use crate::sending::until;
+use crate::sending::{SENDERS_PATIENCE, until};
 
 /// How long Kafka is away; Prometheus keeps hours in its log.
 const KAFKA_AWAY: Duration = Duration::from_secs(60);
@@ -121,4 +124,79 @@ async fn what_prometheus_as_an_agent_scraped_is_in_mysql() {
         assert_eq!(values.get(..wanted.len()), Some(wanted.as_slice()), "series {n}");
         eprintln!("series {n}: {scraped} scrapes, each in MySQL once");
     }
+}
+
+/// One line of line protocol for each point: hosts, series of each, times of each.
+fn lines() -> Vec<String> {
+    let now_s =
+        std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("a clock");
+    let first = now_s.as_secs() - 600;
+    let of_host = |host: u64| {
+        (0..10).flat_map(move |n| {
+            (0..10).map(move |at| {
+                let (value, time) = (host * 100 + n * 10 + at, first + at * 7);
+                format!("regrouped,host=h{host},n={n} value={value} {time}")
+            })
+        })
+    };
+    (0..20).flat_map(of_host).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn samples_that_come_again_in_other_requests_are_there_once() {
+    let rig = Rig::start(StackOptions::default()).await;
+    let mut lines = lines();
+    let mut refused = 0;
+    for (round, at_once) in [33, 70, 151].into_iter().enumerate() {
+        for (index, request) in lines.chunks(at_once).enumerate() {
+            if (round, index) == (0, 20) {
+                rig.stack.kill("kafka-0").await.expect("it runs");
+            }
+            // In the first round nobody tries again: the next one has it in other requests.
+            let status = write_lines(&rig, &request.join("\n")).await;
+            assert!([204, 503].contains(&status), "{status}");
+            refused += u32::from(status == 503);
+            if round > 0 {
+                let taken = async || write_lines(&rig, &request.join("\n")).await == 204;
+                until("the request is taken", SETTLED_WITHIN, taken).await;
+            }
+        }
+        if round == 0 {
+            rig.stack.start_process("kafka-0").await.expect("it comes back");
+        }
+        lines.reverse();
+    }
+    assert!(refused > 0, "Kafka was away");
+    let mysql = rig.mysql("demo");
+    let count = "SELECT COUNT(*), COUNT(DISTINCT host, labels, ts), CAST(SUM(value) AS SIGNED) \
+                 FROM spillway.metrics WHERE metric = 'regrouped_value'";
+    until("all points are in MySQL", SETTLED_WITHIN, async || {
+        let counts: (i64, i64, Option<i64>) =
+            sqlx::query_as(count).fetch_one(&mysql).await.expect("MySQL answers");
+        assert!(counts.0 <= 2_000, "more than was sent: {counts:?}");
+        counts == (2_000, 2_000, Some((0..2_000).sum()))
+    })
+    .await;
+    eprintln!("2000 points in three groupings, {refused} requests refused: each is there once");
+}
+
+/// The status of `POST /write`.
+async fn write_lines(rig: &Rig, body: &str) -> u16 {
+    let file = rig.stack.file();
+    let address = file.api[0].trim_start_matches("http://").to_owned();
+    let request = format!(
+        "POST /write?precision=s HTTP/1.1\r\nHost: {address}\r\nAuthorization: Token {}\r\n\
+         Content-Length: {}\r\nConnection: close\r\n\r\n{body}",
+        file.tokens["demo"],
+        body.len()
+    );
+    let asked = async {
+        let mut stream = TcpStream::connect(&address).await?;
+        stream.write_all(request.as_bytes()).await?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await?;
+        Ok::<_, std::io::Error>(answer)
+    };
+    let answer = timeout(SENDERS_PATIENCE, asked).await.expect("an answer in time").expect("one");
+    answer.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status")
 }

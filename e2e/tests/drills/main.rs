@@ -44,5 +44,6 @@ mod hostile_load;
 mod hostile_objects;
 mod hostile_target;
 mod hostile_wire;
+mod openapi;
 mod sending;
 mod storing;

@@ -1,7 +1,7 @@
 //! What a foreign body holds, series by series, held against the rules of a frame as it comes in
 //! and against one budget for all of it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use spillway_proto::frame::{check_host_name, check_names};
@@ -106,7 +106,7 @@ pub struct Intake {
     pub refusals: Refusals,
     entries: Vec<Entry>,
     places: HashMap<u128, usize>,
-    hosts: HashMap<String, ()>,
+    hosts: HashSet<String>,
     points: usize,
     bytes: usize,
 }
@@ -120,7 +120,7 @@ impl Intake {
             refusals: Refusals::default(),
             entries: Vec::new(),
             places: HashMap::new(),
-            hosts: HashMap::new(),
+            hosts: HashSet::new(),
             points: 0,
             bytes: 0,
         }
@@ -171,18 +171,19 @@ impl Intake {
     fn entry(&mut self, naming: &Naming<'_>, points: usize) -> Result<Option<usize>, TooMuch> {
         let token = Arc::clone(&self.token);
         let host = naming.host.unwrap_or(&token);
+        // First of all: a few bytes may refer to a text of megabytes, and again and again.
+        if !self.allowed(naming, host, points) {
+            return Ok(None);
+        }
         let key = key(naming, host);
         if let Some(at) = self.places.get(&key) {
             return Ok(Some(*at));
         }
-        if !self.allowed(naming, host, points) {
-            return Ok(None);
-        }
         let texts = naming.labels.iter().map(|(name, value)| name.len() + value.len());
         let texts = texts.sum::<usize>() + host.len() + naming.metric.len() + naming.unit.len();
         self.hold(ENTRY_BYTES + texts + naming.labels.len() * LABEL_BYTES)?;
-        if !self.hosts.contains_key(host) {
-            self.hosts.insert(host.to_owned(), ());
+        if !self.hosts.contains(host) {
+            self.hosts.insert(host.to_owned());
             within("hosts", self.hosts.len(), HOSTS_MAX)?;
         }
         let own = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());

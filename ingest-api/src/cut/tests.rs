@@ -1,3 +1,5 @@
+//! Cutting: alike each time, nothing lost, every batch fits a frame, bounds hold.
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 

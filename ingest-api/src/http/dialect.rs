@@ -48,10 +48,13 @@ impl Dialect {
     }
 
     /// The status of a problem, where it is not its own.
-    fn status(self, id: ErrorId) -> StatusCode {
+    fn status(self, id: ErrorId, manner: Manner<'_>) -> StatusCode {
         use StatusCode as S;
         match (self, id) {
             (Self::RemoteWrite { .. }, ErrorId::BodyTooLarge) => S::BAD_REQUEST,
+            (Self::RemoteWrite { .. }, ErrorId::OverQuota) if manner.remote_write_429 => {
+                S::TOO_MANY_REQUESTS
+            }
             (Self::RemoteWrite { .. } | Self::InfluxV1, ErrorId::OverQuota) => {
                 S::SERVICE_UNAVAILABLE
             }
@@ -69,7 +72,7 @@ impl Dialect {
         if self == Self::Own {
             return respond::problem(problem, manner);
         }
-        let status = self.status(problem.id);
+        let status = self.status(problem.id, manner);
         let mut answer = self.refusal(status, problem.detail());
         let head = answer.headers_mut();
         if matches!(status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS) {
@@ -162,4 +165,63 @@ pub fn bare(status: StatusCode, body: Vec<u8>, kind: &'static str) -> Answer {
 #[must_use]
 pub fn in_json(status: StatusCode, body: &serde_json::Value) -> Answer {
     bare(status, body.to_string().into_bytes(), "application/json")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Remote write, OTLP, Influx 1 and 2, Datadog.
+    const ALL: [Dialect; 5] = [
+        Dialect::RemoteWrite { counts: true },
+        Dialect::Otlp { json: true },
+        Dialect::InfluxV1,
+        Dialect::InfluxV2,
+        Dialect::Datadog,
+    ];
+
+    fn statuses(id: ErrorId, remote_write_429: bool) -> [u16; 5] {
+        let manner = Manner { attempt: 0, status_page: None, remote_write_429 };
+        ALL.map(|dialect| dialect.problem(&Problem::new(id, "x"), manner).status().as_u16())
+    }
+
+    #[test]
+    fn each_situation_has_the_status_of_docs_clients_md() {
+        assert_eq!(statuses(ErrorId::UndecodableBody, false), [400; 5]);
+        assert_eq!(statuses(ErrorId::UnsupportedMediaType, false), [415; 5]);
+        assert_eq!(statuses(ErrorId::BodyTooLarge, false), [400, 413, 413, 413, 413]);
+        assert_eq!(statuses(ErrorId::OverQuota, false), [503, 429, 503, 429, 429]);
+        assert_eq!(statuses(ErrorId::OverQuota, true), [429, 429, 503, 429, 429]);
+        assert_eq!(statuses(ErrorId::Unauthorized, false), [401, 401, 401, 401, 403]);
+        assert_eq!(statuses(ErrorId::TokenRevoked, false), [401, 401, 401, 401, 403]);
+    }
+
+    #[test]
+    fn not_now_is_503_for_all_and_500_is_for_none() {
+        use ErrorId as E;
+        let later = [
+            E::BodyTooSlow,
+            E::Draining,
+            E::EnvironmentPaused,
+            E::KafkaUnavailable,
+            E::KafkaSlow,
+            E::NotAdmittedYet,
+            E::Overloaded,
+            E::TokensUnavailable,
+            E::Internal,
+        ];
+        for id in ErrorId::ALL {
+            assert_eq!(later.contains(&id), statuses(id, false) == [503; 5], "{id:?}");
+            assert!(!statuses(id, false).contains(&500));
+        }
+    }
+
+    #[test]
+    fn an_error_s_text_is_short_in_every_form() {
+        for dialect in ALL {
+            let answer = dialect.refusal(StatusCode::BAD_REQUEST, &"\"ü".repeat(2_000));
+            let header = answer.headers().get(INFLUXDB_ERROR).map_or(0, HeaderValue::len);
+            assert!(header <= respond::DETAIL_BYTES_MAX);
+        }
+    }
 }

@@ -67,6 +67,8 @@ pub struct Taken<T> {
 /// A body, read and cut.
 struct Cut<T> {
     checked: Checked,
+    /// Points of each batch, those that are refused too.
+    points: Vec<usize>,
     refusals: Refusals,
     tally: T,
 }
@@ -120,8 +122,7 @@ where
     })
     .await?;
 
-    let points: Vec<usize> = cut.checked.batches.iter().map(|batch| batch.points).collect();
-    app.quotas.charge(&caller, bytes, points.iter().sum());
+    app.quotas.charge(&caller, bytes, cut.points.iter().sum());
     let published = publish::all(&app.publisher, Lane::Live, &caller, cut.checked, left()).await;
     if let Some(ack_time) = publish::ack_time(&published, within) {
         app.admission.observe(ack_time);
@@ -130,7 +131,7 @@ where
     app.metrics.batches_accepted.inc_by(acknowledged.batches as u64);
     app.metrics.points_accepted.inc_by(acknowledged.points as u64);
     for rejected in &acknowledged.rejected {
-        let lost = points.get(rejected.index).copied().unwrap_or_default();
+        let lost = cut.points.get(rejected.index).copied().unwrap_or_default();
         cut.refusals.add(lost, ("batch", rejected.index), &rejected.error);
         app.tell_of_rejected(rejected, &caller);
     }
@@ -159,11 +160,12 @@ async fn in_turn<T: Send + 'static>(
         if misfits > 0 {
             refusals.add(misfits, ("batch", 0), &"it fits no frame");
         }
+        let points = frames.iter().map(|frame| frame.points).collect();
         let frames = frames.into_iter().map(|frame| frame.bytes).collect();
         let checked = verify::frames(frames, &environment, partitioning);
         // Kept until the work is done, also when nobody waits for it any more.
         drop(turn);
-        Ok(Cut { checked, refusals, tally })
+        Ok(Cut { checked, points, refusals, tally })
     };
     let done: Result<_, Unreadable> = outside::blocking(work)
         .await

@@ -56,10 +56,11 @@ where
     let (head, incoming) = request.into_parts();
     let unknown = |what| Problem::new(ErrorId::UnsupportedMediaType, what);
     let version = version(&head.headers).ok_or_else(|| {
-        unknown("send application/x-protobuf of prometheus.WriteRequest or io.prometheus.write.v2.Request")
+        let kinds = "prometheus.WriteRequest or io.prometheus.write.v2.Request";
+        unknown(format!("send application/x-protobuf of {kinds}"))
     })?;
     let coding = Coding::of(&head.headers, &[Coding::Snappy])
-        .ok_or_else(|| unknown("send Content-Encoding: snappy"))?;
+        .ok_or_else(|| unknown("send Content-Encoding: snappy".to_owned()))?;
     let grid_ms = match parameter(head.uri.query(), "scrape_interval") {
         None => None,
         Some(text) => Some(grid(&text).ok_or_else(|| {

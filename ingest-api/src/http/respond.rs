@@ -239,6 +239,8 @@ pub struct Manner<'a> {
     /// How often the sender has tried this already, as it says.
     pub attempt: u32,
     pub status_page: Option<&'a str>,
+    /// Remote write over its token's limit hears 429, not 503.
+    pub remote_write_429: bool,
 }
 
 #[derive(Serialize)]
@@ -396,7 +398,7 @@ mod tests {
     #[test]
     fn not_now_is_always_503_with_retry_after_and_close() {
         for id in ErrorId::ALL {
-            let manner = Manner { attempt: 0, status_page: None };
+            let manner = Manner { attempt: 0, status_page: None, remote_write_429: false };
             let answer = problem(&Problem::new(id, "x"), manner);
             let later = answer.status() == StatusCode::SERVICE_UNAVAILABLE;
             let waits = later || answer.status() == StatusCode::TOO_MANY_REQUESTS;

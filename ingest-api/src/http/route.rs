@@ -26,7 +26,12 @@ where
     let began = Instant::now();
     let attempt = post_batches::attempt(request.headers());
     let last = last || app.shutdown.requested();
-    let manner = Manner { attempt, status_page: app.settings.http.status_page.as_deref() };
+    let http = &app.settings.http;
+    let manner = Manner {
+        attempt,
+        status_page: http.status_page.as_deref(),
+        remote_write_429: http.remote_write_429,
+    };
     let route = name(request.uri().path());
     let dialect = Dialect::of(request.uri().path(), request.headers());
     let answered = guarded(dispatch(app, request, dialect)).await.unwrap_or_else(|| {

@@ -7,6 +7,8 @@
 
 use std::iter;
 
+use spillway_proto::limits::METRIC_BYTES_MAX;
+
 /// Tags, or fields, of one line.
 const PARTS_MAX: usize = 1_024;
 
@@ -34,6 +36,8 @@ pub struct Line {
 pub enum LineFault {
     #[error("the measurement is missing")]
     Measurement,
+    #[error("the measurement is longer than {METRIC_BYTES_MAX} bytes")]
+    Long,
     #[error("a tag is not name=value")]
     Tag,
     #[error("the fields are missing")]
@@ -99,6 +103,10 @@ pub fn parse(text: &str, line: &mut Line) -> Result<(), LineFault> {
     line.measurement = take_name(&mut rest, &[',', ' ']);
     if line.measurement.is_empty() {
         return Err(LineFault::Measurement);
+    }
+    // Each field's metric begins with it.
+    if line.measurement.len() > METRIC_BYTES_MAX {
+        return Err(LineFault::Long);
     }
     while let Some(after) = rest.strip_prefix(',') {
         rest = after;

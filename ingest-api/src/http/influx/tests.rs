@@ -1,3 +1,5 @@
+//! Lines by InfluxDB's rules: what is read, what is refused by which name, on which line.
+
 use std::sync::Arc;
 
 use proptest::prelude::*;

@@ -208,7 +208,7 @@ fn attributes(fields: Fields<'_>, wanted: u32) -> Result<Attributes, Malformed> 
             continue;
         }
         if attributes.len() == ATTRIBUTES_MAX {
-            return Err(Malformed("more than 256 attributes"));
+            return Err(Malformed("more than 128 attributes"));
         }
         let (name, value) = pair_of(pair.message()?, DEPTH_MAX)?;
         let text = match value {

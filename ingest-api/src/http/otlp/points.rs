@@ -3,7 +3,9 @@
 //! <https://opentelemetry.io/docs/specs/otel/metrics/data-model/>.
 
 use spillway_proto::batch::STALE_MARKER_BITS;
-use spillway_proto::limits::LABEL_VALUE_BYTES_MAX;
+use spillway_proto::limits::{
+    LABEL_NAME_BYTES_MAX, LABEL_VALUE_BYTES_MAX, METRIC_BYTES_MAX, UNIT_BYTES_MAX,
+};
 use spillway_proto::{Kind, Point};
 
 use crate::cut::{Intake, Naming, TooMuch};
@@ -16,7 +18,7 @@ const HOST: &str = "host.name";
 /// The label for the instrumentation scope: two libraries may call different things alike.
 const SCOPE: &str = "otel.scope.name";
 /// Attributes of one point or resource that are looked at.
-pub(super) const ATTRIBUTES_MAX: usize = 256;
+pub(super) const ATTRIBUTES_MAX: usize = 128;
 /// The exponents that OTLP's exponential histograms may have.
 const SCALES: std::ops::RangeInclusive<i64> = -10..=20;
 
@@ -90,12 +92,17 @@ pub(super) fn put(
         intake.refusals.add(1, place, &"its aggregation temporality is not stated");
         return Ok(());
     };
+    // A body says a metric's name once, for any number of points: it is judged before it is used.
+    if metric.name.len() > METRIC_BYTES_MAX {
+        intake.refusals.add(1, place, &"its metric's name is longer than 512 bytes");
+        return Ok(());
+    }
     let own = std::mem::take(&mut point.attributes);
     let labels = labels(metric, &own);
     let host = metric.resource.iter().find(|(name, _)| name == HOST);
     let host = host.map(|(_, value)| value.as_str()).filter(|host| !host.is_empty());
-    let naming =
-        Naming { place, host, metric: metric.name, labels: &labels, kind, unit: metric.unit };
+    let unit = if metric.unit.len() <= UNIT_BYTES_MAX { metric.unit } else { "" };
+    let naming = Naming { place, host, metric: metric.name, labels: &labels, kind, unit };
     let ts_ms = match point.time_ns {
         0 => intake.now_ms,
         time_ns => i64::try_from(time_ns / 1_000_000).unwrap_or(i64::MAX),
@@ -143,7 +150,9 @@ fn labels<'a>(metric: &Metric<'a>, own: &'a [(String, String)]) -> Vec<(&'a str,
     }
     // A resource describes a process and may say much (its command line): no point is refused
     // for the length of that.
-    let short = |(_, value): &(&str, &str)| value.len() <= LABEL_VALUE_BYTES_MAX;
+    let short = |(name, value): &(&str, &str)| {
+        name.len() <= LABEL_NAME_BYTES_MAX && value.len() <= LABEL_VALUE_BYTES_MAX
+    };
     let resource = metric.resource.iter().map(texts).filter(|(name, _)| *name != HOST);
     labels.extend(resource.filter(short));
     labels.sort_by_key(|(name, _)| *name);

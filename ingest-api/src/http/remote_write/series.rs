@@ -1,5 +1,6 @@
 //! One series of either version: its labels are judged and mapped, its samples taken in.
 
+use spillway_proto::limits::{LABEL_NAME_BYTES_MAX, LABEL_VALUE_BYTES_MAX};
 use spillway_proto::{Kind, Point};
 
 use super::{Written, native_histogram};
@@ -32,6 +33,7 @@ pub struct Reading {
 pub(super) struct OneSeries<'a> {
     pub labels: Vec<(&'a str, &'a str)>,
     too_many: bool,
+    too_long: bool,
     pub samples: Vec<Point>,
     pub histograms: Vec<&'a [u8]>,
     pub kind: Option<Kind>,
@@ -43,14 +45,16 @@ impl<'a> OneSeries<'a> {
         self.labels.clear();
         self.samples.clear();
         self.histograms.clear();
-        (self.too_many, self.kind, self.unit) = (false, None, "");
+        (self.too_many, self.too_long) = (false, false);
+        (self.kind, self.unit) = (None, "");
     }
 
     pub fn label(&mut self, name: &'a str, value: &'a str) {
-        if self.labels.len() < LABELS_MAX {
+        // A reference of two bytes may stand for a text of megabytes: such are not even compared.
+        self.too_long |= name.len() > LABEL_NAME_BYTES_MAX || value.len() > LABEL_VALUE_BYTES_MAX;
+        self.too_many |= self.labels.len() == LABELS_MAX;
+        if !self.too_long && !self.too_many {
             self.labels.push((name, value));
-        } else {
-            self.too_many = true;
         }
     }
 
@@ -100,7 +104,10 @@ impl<'a> OneSeries<'a> {
     fn fault(&self) -> Option<&'static str> {
         let (names, values) = (self.labels.iter().map(|label| label.0), &self.labels);
         if self.too_many {
-            return Some("it has more than 64 labels");
+            return Some("it has too many labels, the limit is 64");
+        }
+        if self.too_long {
+            return Some("a label is longer than allowed (name 255 bytes, value 1024)");
         }
         if names.clone().any(str::is_empty) {
             return Some("a label has no name");

@@ -4,6 +4,8 @@ mod datadog;
 
 mod influx;
 
+mod mutated;
+
 mod otlp;
 
 mod protobuf;

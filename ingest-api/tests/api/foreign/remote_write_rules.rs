@@ -2,7 +2,7 @@
 
 use super::name;
 use super::protobuf::{Message, snappy};
-use super::remote_write::{SNAPPY, V1, V2, series, v1, v2};
+use super::remote_write::{SNAPPY, Samples, V1, V2, series, v1, v2};
 use crate::stage::stage;
 
 const ONE: [(&str, &str); 2] = [("__name__", "m"), ("host", "h")];
@@ -143,4 +143,21 @@ async fn metadata_alone_and_an_empty_body_are_204() {
         let reply = stage.send("/api/v1/write", &[V1, SNAPPY], &snappy(&body)).await;
         assert_eq!(reply.status, 204);
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn references_to_texts_of_megabytes_cost_nothing() {
+    let stage = stage(|settings| {
+        settings.http.answer_within = spillway_runtime::settings::Dur::from_secs(20);
+    })
+    .await;
+    let (a, b) = ("x".repeat(4 << 20), format!("{}y", "x".repeat(4 << 20)));
+    // Compared or hashed each time, this would be a terabyte.
+    let refs: Vec<u64> = [3, 3, 4, 4].repeat(30);
+    let samples: Samples<'_> = &[(1, 1.0)];
+    let series = vec![(refs.as_slice(), samples, 0); 10_000];
+    let body = v2(&["", "__name__", "m", &a, &b], &series);
+    let reply = stage.write_v2(&body).await;
+    assert_eq!((reply.status, reply.written()), (400, Some([0, 0, 0])), "{reply:?}");
+    assert!(reply.body.as_str().unwrap().contains("a label is longer"), "{reply:?}");
 }

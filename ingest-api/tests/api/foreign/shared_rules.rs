@@ -6,8 +6,11 @@ use super::protobuf::snappy;
 use super::remote_write::{SNAPPY, V2, series, v1, v2};
 use crate::stage::{Stage, stage};
 
+/// Path, headers and body.
+type Asked = (&'static str, Vec<(&'static str, &'static str)>, Vec<u8>);
+
 /// One valid request of each protocol.
-fn requests() -> Vec<(&'static str, Vec<(&'static str, &'static str)>, Vec<u8>)> {
+fn requests() -> Vec<Asked> {
     let one = v1(&[series(&[("__name__", "m"), ("host", "h")], &[(1, 1.0)])]);
     let two = v2(&["", "__name__", "m"], &[(&[1, 2], &[(1, 1.0)], 2)]);
     let otlp = "{\"resourceMetrics\":[{\"scopeMetrics\":[{\"metrics\":[{\"name\":\"m\",\
