@@ -15,10 +15,12 @@ use tokio_util::task::TaskTracker;
 
 use crate::assemble::{self, Assembler};
 use crate::clock::{Clock, SystemClock};
-use crate::collect::host;
+use crate::collect::influx::Influx;
 use crate::collect::rounds::{Rounds, WINDOWS_WAITING_MAX};
 use crate::collect::sample::Sampler;
 use crate::collect::statsd::Listener;
+use crate::collect::tray::Tray;
+use crate::collect::{host, paced, sources};
 use crate::credential::Credential;
 use crate::deliver::http_client::Internet;
 use crate::deliver::{self, DeliveryStatus, Leftover, QUARANTINE_DIR, Stop};
@@ -62,7 +64,7 @@ pub async fn run(settings: Settings, ctx: Context) -> Result<Drained, RunError> 
         quarantine: Arc::new(RealFolder::new(&settings.agent.state_dir.join(QUARANTINE_DIR))),
     };
     let mut delivering = tokio::spawn(deliver::run(parts, stop.clone()));
-    let mut inputs = Inputs::start(&settings, &identity, &spool, &delivery, &metrics);
+    let mut inputs = Inputs::start(&settings, &identity, &spool, &delivery, &metrics)?;
     let state_dir = settings.agent.state_dir.clone();
     let page = inputs.status(settings, identity, spool.clone(), delivery, metrics);
     let serving = status::socket::serve(state_dir, move || page.page());
@@ -151,7 +153,7 @@ struct Inputs {
     /// Rounds and assembly.
     tasks: JoinSet<()>,
     listener: Listener,
-    names: Vec<&'static str>,
+    names: Vec<String>,
     troubles: crate::collect::sample::Troubles,
 }
 
@@ -162,7 +164,7 @@ impl Inputs {
         spool: &Spool,
         delivery: &Arc<DeliveryStatus>,
         metrics: &Metrics,
-    ) -> Self {
+    ) -> Result<Self, Misconfigured> {
         let (stop, listening) = (CancellationToken::new(), TaskTracker::new());
         let (windows, ready) = mpsc::channel(WINDOWS_WAITING_MAX);
         let assembler = Assembler::new(assemble::Parts {
@@ -177,21 +179,35 @@ impl Inputs {
         tasks.spawn(assembler.run(ready));
         let listener = Listener::new(&settings.statsd, metrics.clone());
         listener.start(&settings.statsd, &listening, &stop);
-        listening.close();
         let collect = &settings.collect;
         let inputs = host::inputs(settings, metrics);
         let sampler = Sampler::new(inputs, collect.input_deadline(), metrics.clone());
-        let (names, troubles) = (sampler.names(), sampler.troubles());
+        let troubles = sampler.troubles();
+        let tray = Tray::new(collect.tray_bytes_max.as_usize());
+        let surroundings = paced::Surroundings {
+            tray: tray.clone(),
+            clock: Arc::new(SystemClock),
+            troubles: troubles.clone(),
+            metrics: metrics.clone(),
+        };
+        let paced = sources::all(settings, &listener).map_err(|e| Misconfigured(chain(&e)))?;
+        let own = sampler.names().into_iter().map(str::to_owned);
+        let influx = Influx::new(&settings.influx, surroundings.clone());
+        let names = own.chain(influx.shown()).chain(sources::shown(&paced)).collect();
+        surroundings.start(paced, &listening, &stop);
+        influx.start(&listening, &stop);
+        listening.close();
         let rounds = Rounds {
             sampler,
             listener: listener.clone(),
+            tray,
             interval: collect.interval.get(),
             clock: SystemClock,
             metrics: metrics.clone(),
             windows,
         };
         tasks.spawn(rounds.run(stop.clone()));
-        Self { stop, listening, tasks, listener, names, troubles }
+        Ok(Self { stop, listening, tasks, listener, names, troubles })
     }
 
     fn status(

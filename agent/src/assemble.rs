@@ -21,6 +21,8 @@ use crate::identity::{CustodyLog, GivenUp, Identity, Ticket};
 use crate::metrics::{Metrics, Reason};
 use crate::spool::{NewRecord, Spool};
 
+mod lots;
+
 mod window;
 
 pub use window::{Ended, Window};
@@ -104,14 +106,29 @@ impl Assembler {
     }
 
     /// Makes the batches of one window; tells what became of each.
-    pub async fn assemble(&mut self, window: Window, ended: Ended, window_ts: u32) -> Vec<Kept> {
-        let mut all_kept = Vec::new();
+    pub async fn assemble(
+        &mut self,
+        mut window: Window,
+        ended: Ended,
+        window_ts: u32,
+    ) -> Vec<Kept> {
         if self.parts.identity.look_at_clocks(ended.wall_ms, ended.boot_ms) {
             self.batches_until_host_info = 0;
         }
+        let mut packed = lots::Packed::new(window.take_packs());
         let mut series = window.into_series();
         series.push(heartbeat(ended.ts_ms));
-        let mut parts: VecDeque<Vec<Series>> = cut(series).into();
+        let mut all_kept = self.batches(lots::cut(series), window_ts).await;
+        while let Some(series) = packed.next_lot(&self.parts.metrics) {
+            all_kept.extend(self.batches(vec![series], window_ts).await);
+        }
+        all_kept
+    }
+
+    /// Makes a batch of each lot, or of parts of it.
+    async fn batches(&mut self, lots: Vec<Vec<Series>>, window_ts: u32) -> Vec<Kept> {
+        let mut all_kept = Vec::new();
+        let mut parts: VecDeque<Vec<Series>> = lots.into();
         while let Some(series) = parts.pop_front() {
             let ticket = self.parts.identity.ticket();
             let batch = self.batch(&ticket, window_ts, series, false);
@@ -236,23 +253,6 @@ impl Assembler {
         }
         Kept { id, custody }
     }
-}
-
-/// Cuts series into lots that the limits allow.
-fn cut(series: Vec<Series>) -> Vec<Vec<Series>> {
-    let (mut lots, mut lot, mut points) = (Vec::new(), Vec::new(), 0);
-    for one in series {
-        let full = lot.len() >= limits::BATCH_SERIES_MAX
-            || points + one.points.len() > limits::BATCH_POINTS_MAX;
-        if full && !lot.is_empty() {
-            lots.push(std::mem::take(&mut lot));
-            points = 0;
-        }
-        points += one.points.len();
-        lot.push(one);
-    }
-    lots.push(lot);
-    lots
 }
 
 fn heartbeat(ts_ms: i64) -> Series {

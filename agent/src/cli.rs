@@ -1,21 +1,27 @@
 //! The agent's own commands: `test`, `status`, `doctor`. The rest every program has.
 
+use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::io::Write as _;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{Arg, ArgAction, Command};
 use spillway_proto::Kind;
-use spillway_runtime::program::{Invocation, Program};
+use spillway_runtime::program::{EXIT_USAGE, Invocation, Program, chain};
 
-use crate::collect::Reading;
-use crate::collect::host;
-use crate::collect::sample::Sampler;
+use crate::clock::{Clock, SystemClock};
+use crate::collect::paced::Surroundings;
+use crate::collect::sample::{Sampler, Troubles};
+use crate::collect::statsd::Listener;
+use crate::collect::tray::Tray;
+use crate::collect::{Reading, host, sources};
+use crate::deliver::http_client::BuildError;
 use crate::metrics::Metrics;
 use crate::settings::Settings;
 use crate::status::{Status, socket};
-use crate::{doctor, settings};
+use crate::{convert, doctor, settings};
 
 /// Between the two reads of `test`: long enough for a usage between them.
 const TEST_PAUSE: Duration = Duration::from_secs(1);
@@ -33,9 +39,29 @@ pub fn program(version: &'static str) -> Program<Settings> {
         .about("Checks directories, disk, network, token, S3 and clock; says how to mend each")
         .after_help("Exit codes: 0 all is well, 1 a warning, 2 something does not work.");
     Program::new(version)
+        .command(convert::command(), |invocation| convert::run(&invocation.matches))
         .command(test, |invocation| on_a_runtime(test_inputs(invocation.settings)))
         .command(status, |invocation| show_status(&invocation))
         .command(doctor, |invocation| on_a_runtime(doctor::run(invocation.settings)))
+}
+
+/// `convert` alone, which needs no settings: whoever calls it has none yet. None: something else
+/// was asked for.
+#[must_use]
+pub fn without_settings(args: impl Iterator<Item = OsString>) -> Option<ExitCode> {
+    let args: Vec<_> = args.skip(1).collect();
+    if args.first().is_none_or(|first| first != "convert") {
+        return None;
+    }
+    let command = convert::command().bin_name("spillway-agent convert");
+    Some(match command.try_get_matches_from(args) {
+        Ok(matches) => convert::run(&matches),
+        Err(usage) => {
+            let shown = usage.print();
+            let code = if usage.use_stderr() || shown.is_err() { EXIT_USAGE } else { 0 };
+            ExitCode::from(code)
+        }
+    })
 }
 
 fn on_a_runtime(work: impl Future<Output = ExitCode>) -> ExitCode {
@@ -51,15 +77,42 @@ async fn test_inputs(settings: settings::Settings) -> ExitCode {
     let mut sampler = Sampler::new(inputs, settings.collect.input_deadline(), metrics);
     sampler.sample().await;
     tokio::time::sleep(TEST_PAUSE).await;
-    let readings = sampler.sample().await;
+    let mut readings = sampler.sample().await;
+    let troubles = sampler.troubles();
+    if let Err(cause) = paced(&settings, &troubles, &mut readings).await {
+        return complain(&chain(&cause));
+    }
     let mut text = table(&readings);
-    let troubles = sampler.troubles().now();
+    let troubles = troubles.now();
     for (input, trouble) in &troubles {
-        let written = writeln!(text, "{input} can't be read: {trouble}");
+        let written = writeln!(text, "trouble with {input}: {trouble}");
         debug_assert!(written.is_ok(), "writing to a String does not fail");
     }
     let code = say(&text);
     if troubles.is_empty() { code } else { ExitCode::from(EXIT_FAILED) }
+}
+
+/// Reads every scrape, server and command once, one after the other.
+async fn paced(
+    settings: &Settings,
+    troubles: &Troubles,
+    readings: &mut Vec<Reading>,
+) -> Result<(), BuildError> {
+    let metrics = Metrics::default();
+    let listener = Listener::new(&settings.statsd, metrics.clone());
+    let around = Surroundings {
+        tray: Tray::new(settings.collect.tray_bytes_max.as_usize()),
+        clock: Arc::new(SystemClock),
+        troubles: troubles.clone(),
+        metrics,
+    };
+    for mut source in sources::all(settings, &listener)? {
+        let pack = around.read_once(source.as_mut(), SystemClock.wall_ms()).await;
+        readings.extend(pack.readings().map(|(_, reading)| reading));
+    }
+    // What commands said as StatsD.
+    readings.extend(listener.flush());
+    Ok(())
 }
 
 /// Metrics by name, values flush right.

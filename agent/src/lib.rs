@@ -30,6 +30,8 @@ pub mod app;
 
 pub mod cli;
 
+pub mod convert;
+
 pub mod status;
 
 pub mod doctor;

@@ -3,5 +3,7 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    spillway_agent::cli::program(env!("CARGO_PKG_VERSION")).run(spillway_agent::app::run)
+    let run =
+        || spillway_agent::cli::program(env!("CARGO_PKG_VERSION")).run(spillway_agent::app::run);
+    spillway_agent::cli::without_settings(std::env::args_os()).unwrap_or_else(run)
 }

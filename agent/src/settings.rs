@@ -11,15 +11,21 @@ use serde::{Deserialize, Serialize};
 use spillway_runtime::settings;
 use spillway_runtime::settings::{
     AdminSettings, Dur, LogSettings, Problem, Process, Secret, SecretFileError, ShutdownSettings,
+    Size,
 };
 
 mod check;
+
+mod check_inputs;
+
+mod inputs;
 
 mod spool;
 
 mod deliver;
 
 pub use deliver::{DeliverSettings, SpillSettings};
+pub use inputs::{ExecFormat, ExecSettings, InfluxSettings, MysqlInputSettings, ScrapeSettings};
 pub use spool::{SpoolKind, SpoolSettings};
 
 /// Everything the agent can be told.
@@ -32,6 +38,14 @@ pub struct Settings {
     pub collect: CollectSettings,
     /// StatsD and DogStatsD input for programs on this host.
     pub statsd: StatsdSettings,
+    /// InfluxDB line protocol input for programs on this host.
+    pub influx: InfluxSettings,
+    /// Prometheus targets that are scraped. May be given several times.
+    pub scrape: Vec<ScrapeSettings>,
+    /// MySQL and MariaDB servers that are measured. May be given several times.
+    pub mysql: Vec<MysqlInputSettings>,
+    /// Commands that are run for what they write. May be given several times.
+    pub exec: Vec<ExecSettings>,
     /// Where batches wait until somebody else has them.
     pub spool: SpoolSettings,
     /// The way to ingest-api.
@@ -57,6 +71,10 @@ impl Default for Settings {
             agent: AgentSettings::default(),
             collect: CollectSettings::default(),
             statsd: StatsdSettings::default(),
+            influx: InfluxSettings::default(),
+            scrape: Vec::new(),
+            mysql: Vec::new(),
+            exec: Vec::new(),
             spool: SpoolSettings::default(),
             deliver: DeliverSettings::default(),
             spill: SpillSettings::default(),
@@ -169,6 +187,10 @@ pub struct CollectSettings {
     /// Batches of different agents are spread over this much time, so that a fleet does not
     /// send in the same millisecond. Each agent keeps its own place in it.
     pub spread: Dur,
+    /// What scrapes, servers, commands and line protocol may hold in memory until it is handed on
+    /// (a window, plus what the disk takes). About 120 bytes a sample; a read that finds no room
+    /// fails, whole.
+    pub tray_bytes_max: Size,
 }
 
 impl Default for CollectSettings {
@@ -208,6 +230,7 @@ impl Default for CollectSettings {
             ]),
             ignore_devices: strings(&["lo", "loop*", "ram*", "veth*", "zram*"]),
             spread: Dur::from_secs(1),
+            tray_bytes_max: Size::mib(16),
         }
     }
 }

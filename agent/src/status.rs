@@ -22,7 +22,7 @@ pub mod socket;
 pub struct Sources {
     pub settings: Arc<Settings>,
     pub identity: Arc<Identity>,
-    pub inputs: Vec<&'static str>,
+    pub inputs: Vec<String>,
     pub troubles: Troubles,
     pub listener: Listener,
     pub spool: Spool,
@@ -76,7 +76,6 @@ impl Sources {
         let binding = self.identity.binding();
         let (settings, metrics) = (&self.settings, &self.metrics);
         let json = |value: Result<Value, serde_json::Error>| value.unwrap_or(Value::Null);
-        let own = |list: &[&str]| list.iter().map(ToString::to_string).collect();
         Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             agent_id: self.identity.agent_id().to_string(),
@@ -86,8 +85,8 @@ impl Sources {
             last_seq,
             started_ms: self.started_ms,
             now_ms: SystemClock.wall_ms(),
-            inputs: own(&self.inputs),
-            troubles: self.troubles.now().into_iter().map(|(k, v)| (k.to_owned(), v)).collect(),
+            inputs: self.inputs.clone(),
+            troubles: self.troubles.now(),
             statsd: statsd_addresses(settings),
             statsd_lines: metrics.statsd_lines.get(),
             statsd_malformed: metrics.statsd_malformed.get(),

@@ -9,6 +9,7 @@ use spillway_proto::frame::Decoder;
 use spillway_proto::kafka_record::Lane;
 
 use super::*;
+use crate::collect::tray::{Sample, Tray};
 use crate::collect::{Labels, Reading};
 use crate::identity::Binding;
 use crate::settings::{Settings, SpoolKind};
@@ -135,6 +136,45 @@ async fn a_window_over_the_limits_becomes_several_batches_and_loses_nothing() {
     let all: usize = batches.iter().map(Batch::points).sum();
     assert_eq!(all, series + 1);
     assert_eq!(metrics.points_emitted.get() as usize, series + 1);
+}
+
+#[tokio::test]
+async fn what_lay_in_the_tray_travels_whole_in_as_many_batches_as_it_needs() {
+    let tray = Tray::new(16 << 20);
+    let ts_ms = i64::from(WINDOW_TS) * 1_000;
+    let mut all = window([reading("a", 1.0)]);
+    for target in 0..20 {
+        let mut pack = tray.pack(vec![("instance".into(), format!("t{target}"))]);
+        for n in 0..500 {
+            let metric = format!("m{n}");
+            let (kind, unit, value) = (Kind::Gauge, "", f64::from(n));
+            let labels = &[];
+            let one = Sample { metric: &metric, labels, kind, unit, ts_ms: ts_ms + 5, value };
+            pack.push(&one).unwrap();
+            // Late ones, and one that is said again: the later value counts.
+            if n == 0 {
+                pack.push(&Sample { ts_ms: ts_ms + 2, ..one }).unwrap();
+                pack.push(&Sample { value: 9.0, ..one }).unwrap();
+            }
+        }
+        tray.put(pack).unwrap();
+    }
+    all.carry(tray.drain());
+    assert_eq!(all.points(), 1 + 20 * 502);
+    let (batches, metrics, _) = house().run(vec![all]).await;
+    let points: usize = batches.iter().map(Batch::points).sum();
+    assert_eq!(points, 1 + 1 + 20 * 501, "and the heartbeat");
+    assert!(batches.len() > 3, "{}", batches.len());
+    let series = batches.iter().flat_map(|batch| &batch.series);
+    let zero: Vec<_> = series.filter(|series| series.metric == "m0").collect();
+    assert_eq!(zero.len(), 20);
+    for series in zero {
+        let points: Vec<_> = series.points.iter().map(|p| (p.ts_ms - ts_ms, p.value)).collect();
+        assert_eq!(points, [(2, 0.0), (5, 9.0)]);
+    }
+    let dropped = Reason { reason: "same-time" };
+    assert_eq!(metrics.points_dropped.get_or_create(&dropped).get(), 20);
+    assert_eq!(tray.bytes(), 0);
 }
 
 #[tokio::test]

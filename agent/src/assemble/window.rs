@@ -10,6 +10,7 @@ use spillway_proto::{Point, Series};
 use xxhash_rust::xxh3::Xxh3;
 
 use crate::collect::Reading;
+use crate::collect::tray::Pack;
 use crate::metrics::{Metrics, Reason};
 
 /// Series one window may hold: all inputs are bounded far below it, together.
@@ -19,6 +20,9 @@ const SERIES_MAX: usize = 4 * limits::BATCH_SERIES_MAX;
 #[derive(Debug, Default)]
 pub struct Window {
     series: HashMap<u128, Series>,
+    /// What was read at other paces. Unpacked a lot at a time: all of it at once would be several
+    /// times as large.
+    packs: Vec<Pack>,
     ended: Option<Ended>,
 }
 
@@ -39,6 +43,34 @@ impl Window {
         if let Err(reason) = self.try_add(ts_ms, reading) {
             metrics.points_dropped.get_or_create(&Reason { reason }).inc();
         }
+    }
+
+    /// As [`Self::add`], at any time: whoever sends points with times of their own sends them in
+    /// any order, and of two at one time the later one counts.
+    pub fn place(&mut self, ts_ms: i64, reading: Reading, metrics: &Metrics) {
+        let name = name_of(&reading);
+        let same = |series: &&mut Series| series.kind == reading.kind;
+        if let Some(series) = self.series.get_mut(&name).filter(same)
+            && series.points.last().is_some_and(|last| last.ts_ms >= ts_ms)
+        {
+            let value = reading.value;
+            match series.points.binary_search_by_key(&ts_ms, |point| point.ts_ms) {
+                Ok(at) => {
+                    if let Some(point) = series.points.get_mut(at) {
+                        point.value = value;
+                    }
+                    let reason = Reason { reason: "same-time" };
+                    metrics.points_dropped.get_or_create(&reason).inc();
+                }
+                Err(_) if ts_ms < 0 => {
+                    let reason = Reason { reason: "clock-out-of-range" };
+                    metrics.points_dropped.get_or_create(&reason).inc();
+                }
+                Err(at) => series.points.insert(at, Point { ts_ms, value }),
+            }
+            return;
+        }
+        self.add(ts_ms, reading, metrics);
     }
 
     fn try_add(&mut self, ts_ms: i64, reading: Reading) -> Result<(), &'static str> {
@@ -77,6 +109,17 @@ impl Window {
         Ok(())
     }
 
+    /// Takes what lay in the tray along.
+    pub fn carry(&mut self, packs: Vec<Pack>) {
+        self.packs.extend(packs);
+    }
+
+    /// What it carries, to be unpacked.
+    #[must_use]
+    pub fn take_packs(&mut self) -> Vec<Pack> {
+        std::mem::take(&mut self.packs)
+    }
+
     /// Says when it ended.
     pub fn end(&mut self, ts_ms: i64, wall_ms: i64, boot_ms: i64, at: Instant) {
         self.ended = Some(Ended { ts_ms, wall_ms, boot_ms, at });
@@ -89,7 +132,14 @@ impl Window {
 
     #[must_use]
     pub fn points(&self) -> usize {
-        self.series.values().map(|series| series.points.len()).sum()
+        let series: usize = self.series.values().map(|series| series.points.len()).sum();
+        series + self.packs.iter().map(Pack::len).sum::<usize>()
+    }
+
+    /// Series in it, those it carries left out.
+    #[must_use]
+    pub fn series(&self) -> usize {
+        self.series.len()
     }
 
     /// Its series, in the order of their names.

@@ -1,8 +1,9 @@
 //! Inputs: each turns a part of this host, or what programs on it say, into readings.
 //!
 //! First hop of a batch: `sample` reads the host inputs side by side, each under its own
-//! deadline and with its own error count; `statsd` listens; `rounds` gives what they say its
-//! time. None knows batches: those are made by `assemble`.
+//! deadline and with its own error count; `statsd` listens; sources with a pace of their own
+//! (`paced`: scrapes, servers, commands) leave what they read in the `tray`; `rounds` gives what
+//! they say its time. None knows batches: those are made by `assemble`.
 
 use std::borrow::Cow;
 
@@ -13,6 +14,22 @@ pub mod host;
 pub mod statsd;
 
 pub mod sample;
+
+pub mod tray;
+
+pub mod paced;
+
+pub mod scrape;
+
+pub mod line_protocol;
+
+pub mod exec;
+
+pub mod mysql;
+
+pub mod influx;
+
+pub mod sources;
 
 pub mod rounds;
 

@@ -14,6 +14,7 @@ use tracing::warn;
 
 use super::sample::Sampler;
 use super::statsd::Listener;
+use super::tray::{Pack, Tray};
 use crate::assemble::Window;
 use crate::clock::Clock;
 use crate::metrics::{Metrics, Reason};
@@ -25,6 +26,7 @@ pub const WINDOWS_WAITING_MAX: usize = 8;
 pub struct Rounds<C> {
     pub sampler: Sampler,
     pub listener: Listener,
+    pub tray: Tray,
     pub interval: Duration,
     pub clock: C,
     pub metrics: Metrics,
@@ -67,7 +69,7 @@ impl<C: Clock> Rounds<C> {
         // Whoever starts an agent wants to see it at once, not after the next window.
         let started = self.clock.wall_ms();
         self.sample(&mut window, started).await;
-        self.hand_on(&mut window, started);
+        self.hand_on(&mut window, started, Tray::drain);
         let mut last_round = grid.round_at(started);
         while let Some(round) = self.next_round(grid, last_round, &stop).await {
             last_round = round;
@@ -75,12 +77,13 @@ impl<C: Clock> Rounds<C> {
                 self.sample(&mut window, round).await;
             }
             if grid.is_last_of_window(round) {
-                self.hand_on(&mut window, round);
+                self.hand_on(&mut window, round, Tray::drain);
             }
         }
         // Not the time of the round before: a delta at the same time would replace it.
         let now = self.clock.wall_ms().max(last_round.max(started) + 1);
-        self.hand_on(&mut window, now);
+        // Whoever still wants to leave something is refused, and knows.
+        self.hand_on(&mut window, now, Tray::close);
     }
 
     async fn sample(&mut self, window: &mut Window, ts_ms: i64) {
@@ -109,12 +112,13 @@ impl<C: Clock> Rounds<C> {
         }
     }
 
-    /// Ends the window with what StatsD said since the last one.
-    fn hand_on(&self, window: &mut Window, ts_ms: i64) {
+    /// Ends the window with what StatsD said since the last one, and what lies in the tray.
+    fn hand_on(&self, window: &mut Window, ts_ms: i64, take: impl Fn(&Tray) -> Vec<Pack>) {
         for reading in self.listener.flush() {
             window.add(ts_ms, reading, &self.metrics);
         }
         let mut window = std::mem::take(window);
+        window.carry(take(&self.tray));
         window.end(ts_ms, self.clock.wall_ms(), self.clock.boot_ms(), Instant::now());
         if let Err(refused) = self.windows.try_send(window) {
             let points = refused.into_inner().points() as u64;

@@ -67,6 +67,7 @@ fn start(interval: Duration) -> Running {
     let rounds = Rounds {
         sampler: Sampler::new(inputs, Duration::from_secs(1), metrics.clone()),
         listener: listener.clone(),
+        tray: Tray::new(1 << 20),
         interval,
         clock: clock.clone(),
         metrics: metrics.clone(),

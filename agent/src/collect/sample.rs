@@ -26,28 +26,28 @@ enum Slot {
 
 /// What is wrong with which input at this moment; all clones are one.
 #[derive(Clone, Debug, Default)]
-pub struct Troubles(Arc<Mutex<BTreeMap<&'static str, String>>>);
+pub struct Troubles(Arc<Mutex<BTreeMap<String, String>>>);
 
 impl Troubles {
     /// By input.
     #[must_use]
-    pub fn now(&self) -> BTreeMap<&'static str, String> {
+    pub fn now(&self) -> BTreeMap<String, String> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Each trouble is logged once, and once when it ends.
-    fn note(&self, name: &'static str, trouble: Option<String>) {
+    pub fn note(&self, name: &str, trouble: Option<String>) {
         let mut troubles = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         match trouble {
             Some(text) => {
                 if !troubles.contains_key(name) {
-                    warn!(input = name, cause = %text, "an input can't be read; the others go on");
+                    warn!(input = name, cause = %text, "an input has a trouble; the others go on");
                 }
-                troubles.insert(name, text);
+                troubles.insert(name.to_owned(), text);
             }
             None => {
                 if troubles.remove(name).is_some() {
-                    info!(input = name, "the input can be read again");
+                    info!(input = name, "the input is well again");
                 }
             }
         }

@@ -17,6 +17,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response, StatusCode, Uri};
 use http_body_util::{BodyExt as _, Full, Limited};
+use hyper::body::Incoming;
 use hyper_rustls::{ConfigBuilderExt as _, HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::client::legacy::connect::dns::Name;
@@ -38,6 +39,9 @@ const NAMES_MAX: usize = 64;
 const IDLE_MAX: usize = 4;
 const IDLE_TIMEOUT: Duration = Duration::from_secs(45);
 const KEEPALIVE: Duration = Duration::from_secs(30);
+/// Read at once from a connection. hyper would grow this to 400 KiB and keep it with each idle
+/// connection: hundreds of scraped targets would cost more than what they say.
+const READ_BUFFER_BYTES_MAX: usize = 32 * 1024;
 
 /// Whatever a transport says.
 pub type BoxError = Box<dyn Error + Send + Sync>;
@@ -153,13 +157,15 @@ impl HttpClient {
 }
 
 /// Connections kept open by hyper.
-enum Connections {
+pub enum Connections {
     Straight(Client<Secured<Tcp>, Full<Bytes>>),
     Proxied(Client<Secured<Tunnel<Tcp>>, Full<Bytes>>),
 }
 
 impl Connections {
-    fn build(wanted: Wanted<'_>) -> Result<Self, BuildError> {
+    /// # Errors
+    /// [`BuildError`], never because of a server.
+    pub fn build(wanted: Wanted<'_>) -> Result<Self, BuildError> {
         let tls = tls(wanted)?;
         let mut tcp = HttpConnector::new_with_resolver(Remembering::default());
         tcp.enforce_http(false);
@@ -173,6 +179,18 @@ impl Connections {
         let tunnel = Tunnel::new(uri, tcp);
         Ok(Self::Proxied(client(secured(tls, tunnel, wanted.connect_timeout))))
     }
+
+    /// Sends a request; the answer's body is still to be read. It may take for ever.
+    pub async fn open(
+        &self,
+        request: Request<Full<Bytes>>,
+    ) -> Result<Response<Incoming>, Unanswered> {
+        let sent = match self {
+            Self::Straight(client) => client.request(request).await,
+            Self::Proxied(client) => client.request(request).await,
+        };
+        sent.map_err(unsent_or_broken)
+    }
 }
 
 #[async_trait]
@@ -182,11 +200,7 @@ impl Exchange for Connections {
         request: Request<Full<Bytes>>,
         body_bytes_max: usize,
     ) -> Result<Answer, Unanswered> {
-        let sent = match self {
-            Self::Straight(client) => client.request(request).await,
-            Self::Proxied(client) => client.request(request).await,
-        };
-        let (head, body) = sent.map_err(unsent_or_broken).map(Response::into_parts)?;
+        let (head, body) = self.open(request).await.map(Response::into_parts)?;
         let body = Limited::new(body, body_bytes_max).collect().await;
         let body = body.map_err(Unanswered::Answer)?.to_bytes();
         Ok(Answer { status: head.status, headers: head.headers, body })
@@ -214,6 +228,7 @@ where
         .pool_timer(TokioTimer::new())
         .pool_idle_timeout(IDLE_TIMEOUT)
         .pool_max_idle_per_host(IDLE_MAX)
+        .http1_max_buf_size(READ_BUFFER_BYTES_MAX)
         .build(connector)
 }
 

@@ -3,7 +3,7 @@
 use spillway_proto::limits;
 use spillway_runtime::settings::Problem;
 
-use super::{Settings, SpoolKind};
+use super::{Settings, SpoolKind, check_inputs};
 use crate::collect::host::INPUTS;
 
 /// The spool's hard cap: what a customer's disk must be able to lose.
@@ -19,6 +19,7 @@ pub(super) fn all(settings: &Settings) -> Vec<Problem> {
     let mut problems = Vec::new();
     agent(settings, &mut problems);
     collect(settings, &mut problems);
+    check_inputs::all(settings, &mut problems);
     spool(settings, &mut problems);
     deliver(settings, &mut problems);
     spill(settings, &mut problems);

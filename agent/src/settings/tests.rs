@@ -74,6 +74,51 @@ fn defaults_say_nothing_wrong_but_what_nobody_can_guess() {
 }
 
 #[test]
+fn every_bad_input_is_named_at_once() {
+    let target = |n| format!("\"10.0.{}.{}:9100\"", n / 250, n % 250);
+    let targets: Vec<_> = (0..10_000).map(target).collect();
+    let bad = format!(
+        "{GOOD}\n[[scrape]]\njob = \"many\"\ntargets = [{}]\n{}",
+        targets.join(","),
+        r#"
+        [[scrape]]
+        targets = ["web-1:9100", "ftp://web-1", "http://user:geheim@web-1/metrics"]
+        interval = "5s"
+        samples_max = 0
+        labels_max = 65
+        [[mysql]]
+        address = "db-1"
+        user = ""
+        timeout = "20s"
+        [[exec]]
+        output_bytes_max = "1 GiB"
+        [influx]
+        enabled = true
+        listen = "8186"
+        [collect]
+        tray_bytes_max = "1 KiB"
+        "#
+    );
+    let expected = [
+        "collect.tray_bytes_max",
+        "exec[0].command",
+        "exec[0].output_bytes_max",
+        "influx.listen",
+        "mysql[0].address",
+        "mysql[0].timeout",
+        "mysql[0].user",
+        "scrape",
+        "scrape[1].job",
+        "scrape[1].labels_max",
+        "scrape[1].samples_max",
+        "scrape[1].targets[1]",
+        "scrape[1].targets[2]",
+        "scrape[1].timeout",
+    ];
+    assert_eq!(problems(&bad), expected.map(str::to_owned).into());
+}
+
+#[test]
 fn the_sample_loads_again_once_environment_and_token_are_filled_in() {
     let sample = sample_toml::<Settings>();
     let filled = sample.replacen("environment = \"\"", "environment = \"demo\"", 1).replacen(

@@ -7,6 +7,7 @@
 
 mod server;
 
+mod agent_input;
 mod dashboards;
 mod deploy;
 mod migrations;

@@ -70,6 +70,11 @@ impl Server {
         self.options.connect().await.expect("a second login")
     }
 
+    /// `HOST:PORT`.
+    pub fn address(&self) -> String {
+        format!("{}:{}", self.options.get_host(), self.options.get_port())
+    }
+
     pub async fn is_mariadb(&mut self) -> bool {
         text(&mut self.conn, "SELECT VERSION()").await.contains("MariaDB")
     }

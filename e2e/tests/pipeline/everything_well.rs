@@ -6,7 +6,9 @@ use spillway_e2e::{Sender, SenderOptions};
 use spillway_testkit::stack::StackOptions;
 use sqlx::Row as _;
 
-use spillway_e2e::rig::Rig;
+use spillway_e2e::rig::{Rig, SETTLED_WITHIN};
+
+use crate::inputs;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn three_environments_arrive_on_their_shards_and_readers_see_only_their_own() {
@@ -17,12 +19,15 @@ async fn three_environments_arrive_on_their_shards_and_readers_see_only_their_ow
         loads.push(Sender::start(SenderOptions { pace, ..rig.load(environment) }));
     }
     let agent = rig.agent("well-agent", "demo").await;
+    let inputs = inputs::start(&rig).await;
     for load in loads {
         rig.judge(load).await;
     }
     // Two windows of the agent: what it measures is real, and takes real time.
     rig.until("well-agent", "spillway_agent_batches_acked_total", |acked| acked >= 2.0).await;
     rig.judge_agent(&agent).await;
+    inputs::judge(&rig, SETTLED_WITHIN).await;
+    rig.judge_agent(&inputs).await;
 
     let file = rig.stack.file();
     let shards: Vec<_> = file.mysql.iter().map(|shard| shard.environments.len()).collect();

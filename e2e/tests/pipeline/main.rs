@@ -10,6 +10,7 @@ mod api_killed;
 mod consumer_killed;
 mod drained_twice;
 mod everything_well;
+mod inputs;
 mod kafka_down;
 mod lost_ack;
 mod mysql_killed;

@@ -74,6 +74,12 @@ const ABSENCES: &[Absence] = &[
         law: "the agent does not know Kafka",
     },
     Absence {
+        within: &["agent/src/"],
+        except: &["agent/src/collect/mysql/"],
+        forbidden: &[Crate("sqlx"), Crate("redis")],
+        law: "the agent knows MySQL only as something to be measured, in collect/mysql",
+    },
+    Absence {
         within: &["ingest-api/src/"],
         except: &[],
         forbidden: &[Crate("aws_sdk_s3"), Crate("sqlx"), Crate("redis")],

@@ -131,6 +131,8 @@ fn proto_does_no_io_however_it_is_imported() {
 #[test]
 fn each_program_stays_ignorant_of_what_it_must_not_know() {
     fires("agent/src/a.rs", &with_head("use rdkafka::ClientConfig;"), "does not know Kafka");
+    fires("agent/src/collect/exec.rs", &with_head("use sqlx::Row;"), "only as something to be");
+    is_silent("agent/src/collect/mysql/status.rs", &with_head("use sqlx::Row;"));
     fires("ingest-api/src/a.rs", &with_head("use sqlx::Row;"), "does not know S3, MySQL");
     fires("ingest-api/src/a.rs", &with_head("use aws_sdk_s3 as s3;"), "does not know S3, MySQL");
     fires("consumer/src/a.rs", &with_head("use hyper::Request;"), "does not know HTTP or S3");

@@ -76,6 +76,11 @@ impl Listener {
         self.aggregator().last_dropped()
     }
 
+    /// Takes lines that came another way.
+    pub fn take(&self, lines: &[u8]) {
+        self.aggregator().take(lines, Instant::now());
+    }
+
     #[cfg(test)]
     pub fn take_for_tests(&self, datagram: &[u8]) {
         self.aggregator().take(datagram, Instant::now());
