@@ -206,8 +206,10 @@ fn tiles(snapshot: &Snapshot, history: &History, operators: bool) -> Vec<Tile> {
     let count = delayed.clone().count();
     let on_the_way: i64 = snapshot.environments.iter().map(EnvironmentState::on_the_way).sum();
     let age = delayed.map(|e| e.freshest_s as f64).reduce(f64::max);
-    let age = age.into_iter().chain(snapshot.lag_s()).reduce(f64::max).unwrap_or(0.0);
     let is_delayed = snapshot.is_delayed();
+    let parked = snapshot.hop("drained").and_then(|hop| hop.oldest_s).filter(|_| is_delayed);
+    let ages = [age, snapshot.lag_s(), parked].into_iter().flatten();
+    let age = ages.reduce(f64::max).unwrap_or(0.0);
     let lost = snapshot.lost();
     let applied = snapshot.hop("applied");
     let slots = &history.slots;
@@ -222,9 +224,12 @@ fn tiles(snapshot: &Snapshot, history: &History, operators: bool) -> Vec<Tile> {
             id: "delayed",
             label: "Delayed",
             value: if is_delayed { words::age(age) } else { "nothing".to_owned() },
-            note: match is_delayed {
-                true => format!("{} on the way{of}", words::of(on_the_way, "batch", "batches")),
-                false => "all that was measured is here".to_owned(),
+            note: match (is_delayed, on_the_way) {
+                (true, 0) => "agents tell how much when they are heard again".to_owned(),
+                (true, _) => {
+                    format!("{} on the way{of}", words::of(on_the_way, "batch", "batches"))
+                }
+                (false, _) => "all that was measured is here".to_owned(),
             },
             tone: if is_delayed { "degraded" } else { "up" },
             spark: String::new(),
@@ -273,7 +278,10 @@ fn environment_row(e: &EnvironmentState, frame: Frame<'_>) -> EnvironmentRow {
         state,
         hosts: words::count(e.hosts as f64),
         newest: words::age(e.freshest_s as f64),
-        on_the_way: words::count(e.on_the_way() as f64),
+        on_the_way: match (e.is_silent(), e.on_the_way()) {
+            (true, 0) => "not told".to_owned(),
+            (_, batches) => words::count(batches as f64),
+        },
         lost: words::count(e.lost as f64),
         is_lost: e.lost > 0,
         given_up: words::count(given_up as f64),
@@ -374,13 +382,16 @@ fn day_of(tally: Option<Tally>) -> (&'static str, String) {
     }
 }
 
+/// Less is a line between two points, which tells nothing.
+const SPARK_POINTS_MIN: usize = 6;
+
 /// Points of a polyline in a box of 100 × 24, the highest value at the top.
 fn spark(values: &[Option<f64>]) -> String {
     const WIDTH: f64 = 100.0;
     const HEIGHT: f64 = 24.0;
     let top = values.iter().flatten().copied().fold(0.0, f64::max);
     let known = values.iter().flatten().count();
-    if known < 2 || top <= 0.0 {
+    if known < SPARK_POINTS_MIN || top <= 0.0 {
         return String::new();
     }
     let step = WIDTH / (values.len() - 1) as f64;
