@@ -121,7 +121,8 @@ async fn fill(root: &mut MySqlConnection, now: i64) {
         let sql = format!("INSERT INTO spillway_store.points VALUES {}", rows.join(","));
         root.execute(sql.as_str()).await.unwrap();
     }
-    let event = "INSERT INTO spillway_store.events (time_at, environment, kind, text) VALUES (?, ?, 'drill', 'Kafka was killed')";
+    let event = "INSERT INTO spillway_store.events (time_at, environment, kind, text)
+                 VALUES (?, ?, 'drill', 'Kafka was killed')";
     sqlx::query(event)
         .bind(now * 1000 - 60_000)
         .bind(ENVIRONMENT)
@@ -189,7 +190,7 @@ pub async fn hosts_have_charts_and_names_are_only_text(site: &Site) {
         let charts = browser.value("document.querySelectorAll('.chart').length").await;
         assert!(drawn == charts && charts.as_i64().unwrap() >= 8, "{drawn} of {charts}");
         let inked = "[...document.querySelectorAll('.chart canvas')].every((c) => \
-            c.getContext('2d').getImageData(0, 0, c.width, c.height).data.some((byte) => byte > 0))";
+            c.getContext('2d').getImageData(0, 0, c.width, c.height).data.some((b) => b > 0))";
         assert_eq!(browser.value(inked).await, true, "a chart is empty");
         browser.picture(&format!("host-{width}-{}", if dark { "dark" } else { "light" })).await;
     }
