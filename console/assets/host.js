@@ -8,13 +8,20 @@
 
   function human(value, unit) {
     if (value == null) return "–";
-    const base = unit.startsWith("bytes") ? 1024 : 1000;
+    const isBytes = unit.startsWith("bytes");
     let scaled = Math.abs(value), step = 0;
-    while (scaled >= base && step < 5) { scaled /= base; step += 1; }
+    while (scaled >= 1000 && step < 5) { scaled /= 1000; step += 1; }
     const digits = scaled >= 100 || Number.isInteger(scaled) ? 0 : scaled >= 10 ? 1 : 2;
     const prefix = ["", "k", "M", "G", "T", "P"][step];
-    const tail = unit === "%" ? " %" : unit.startsWith("bytes") ? ` ${prefix}${base === 1024 && step ? "i" : ""}B${unit.slice(5)}` : prefix;
+    const tail = unit === "%" ? " %" : isBytes ? ` ${prefix}B${unit.slice(5)}` : prefix;
     return (value < 0 ? "-" : "") + scaled.toFixed(digits) + tail;
+  }
+
+  // 21:20, and with more than a day in the chart 11-21.
+  function clock(at, rangeS) {
+    const time = new Date(at * 1000);
+    const two = (n) => String(n).padStart(2, "0");
+    return rangeS > 86400 ? `${two(time.getMonth() + 1)}-${two(time.getDate())}` : `${two(time.getHours())}:${two(time.getMinutes())}`;
   }
 
   function legend(list, series, colours) {
@@ -42,7 +49,7 @@
       width: plot.clientWidth, height: plot.clientHeight, legend: { show: false },
       cursor: { y: false, points: { size: 6 } },
       scales: { x: { min: now - Number(rangeS), max: now }, y: { range: (_, low, high) => unit === "%" ? [0, Math.max(100, high)] : [Math.min(0, low), high > 0 ? high * 1.08 : 1] } },
-      axes: [{ ...axis, size: 28 }, { ...axis, size: 62, values: (_, ticks) => ticks.map((tick) => human(tick, unit)) }],
+      axes: [{ ...axis, size: 28, space: 70, values: (_, ticks) => ticks.map((tick) => clock(tick, Number(rangeS))) }, { ...axis, size: 78, values: (_, ticks) => ticks.map((tick) => human(tick, unit)) }],
       series: [{}, ...data.series.map((one, i) => ({ label: one.label, stroke: colours[i], width: 1.6, points: { show: false }, spanGaps: false }))],
       hooks: { setCursor: [(u) => readout(figure, u, data, unit)] },
     }, [data.ts, ...data.series.map((one) => one.values)], plot);

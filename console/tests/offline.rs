@@ -123,29 +123,32 @@ async fn pages_tell_delayed_from_lost_on_every_screen_and_the_public_one_names_n
 #[test]
 fn an_incident_is_opened_updated_and_closed_and_stays_in_the_file() {
     let site = offline();
-    let opened = site.run_args(&[
-        "incident",
-        "open",
-        "Kafka is slow",
-        "--text",
-        "Data is delayed, <b>not lost</b>.",
-        "--impact",
-        "major",
-        "--component",
-        "log",
-        "--public",
-        "--yes",
-    ]);
+    let opened = site.invoke(
+        &[
+            "incident",
+            "open",
+            "Kafka is slow",
+            "--text",
+            "Data is delayed, <b>not lost</b>.",
+            "--impact",
+            "major",
+            "--component",
+            "log",
+            "--public",
+            "--yes",
+        ],
+        &[],
+    );
     assert_eq!(opened.code, 0, "{opened:?}");
     let id = opened.json["id"].as_str().unwrap().to_owned();
     let update = ["incident", "update", &id, "--text", "A broker was slow.", "--yes"];
-    assert_eq!(site.run_args(&update).json["phase"], "Identified");
+    assert_eq!(site.invoke(&update, &[]).json["phase"], "Identified");
     let close = ["incident", "close", &id, "--text", "All data is here.", "--yes"];
-    assert_eq!(site.run_args(&close).code, 0);
-    assert!(site.run_args(&close).errors.contains("is closed"));
+    assert_eq!(site.invoke(&close, &[]).code, 0);
+    assert!(site.invoke(&close, &[]).errors.contains("is closed"));
     assert_eq!(site.ok("incident ls")["incidents"][0]["phase"], "Resolved");
     assert_eq!(site.read("incidents.jsonl").lines().count(), 3);
     let unknown = ["incident", "open", "x", "--text", "y", "--component", "moon", "--yes"];
-    let unknown = site.run_args(&unknown);
+    let unknown = site.invoke(&unknown, &[]);
     assert!(unknown.code == 64 && unknown.errors.contains("known are intake"), "{unknown:?}");
 }

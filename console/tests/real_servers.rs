@@ -5,6 +5,8 @@
     reason = "a test that cannot go on should say where"
 )]
 
+mod browser;
+mod grafana;
 mod site;
 
 use site::Site;
@@ -149,6 +151,18 @@ async fn with_a_shard_down_the_answer_says_so_and_is_never_all_is_well() {
     assert_eq!((gaps.code, &gaps.json["complete"]), (2, &false.into()), "{gaps:?}");
     let note = gaps.json["notes"][0].to_string();
     assert!(note.contains("shard s0") && note.contains("is the server up"), "{note}");
+    stack.stop();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn dashboards_run_and_prune_and_hosts_have_charts() {
+    let mut stack = servers().await;
+    let site = site_on(&stack);
+    site.ok("migrate --yes");
+    site.ok("topics create --yes");
+    let mut root = root(&stack).await;
+    grafana::every_statement_runs_and_prunes(&mut root).await;
+    grafana::hosts_have_charts_and_names_are_only_text(&site).await;
     stack.stop();
 }
 

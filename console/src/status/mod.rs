@@ -14,6 +14,7 @@ pub mod words;
 pub mod address;
 pub mod assets;
 pub mod pipeline;
+pub mod component_rows;
 pub mod page;
 pub mod feed;
 pub mod rendered;

@@ -3,8 +3,9 @@
 
 use askama::Template;
 
-use super::component::{Component, Condition, Part};
-use super::history::{Day, History, Tally};
+use super::component::Part;
+use super::component_rows::{self, ComponentRow};
+use super::history::History;
 use super::incidents::Incident;
 use super::pipeline::{self, Drawing};
 use super::snapshot::{EnvironmentState, ProgramState, Snapshot};
@@ -12,8 +13,6 @@ use super::words;
 
 /// Closed incidents on the page; the feed has the same.
 pub const INCIDENTS_MAX: usize = 15;
-/// Less than this of a day is no mark on it.
-const MARKS_A_DAY_S: f64 = 30.0;
 
 /// Who looks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -98,27 +97,6 @@ struct EnvironmentRow {
     given_up: String,
 }
 
-struct ComponentRow {
-    id: &'static str,
-    title: &'static str,
-    about: &'static str,
-    tone: &'static str,
-    state: &'static str,
-    why: String,
-    response: String,
-    errors: String,
-    uptime: String,
-    spark: String,
-    bars: Vec<Bar>,
-}
-
-/// One day.
-struct Bar {
-    x: usize,
-    tone: &'static str,
-    words: String,
-}
-
 struct IncidentRow {
     title: String,
     impact: &'static str,
@@ -173,7 +151,7 @@ pub fn fragment(frame: Frame<'_>, facts: Facts<'_>) -> Result<String, askama::Er
             true => snapshot.environments.iter().map(|e| environment_row(e, frame)).collect(),
             false => Vec::new(),
         },
-        components: component_rows(facts, operators),
+        components: component_rows::rows(facts, operators),
         open_incidents: open.into_iter().map(incident_row).collect(),
         past_incidents: past.into_iter().take(INCIDENTS_MAX).map(incident_row).collect(),
         programs: match operators {
@@ -206,8 +184,10 @@ fn tiles(snapshot: &Snapshot, history: &History, operators: bool) -> Vec<Tile> {
     let count = delayed.clone().count();
     let on_the_way: i64 = snapshot.environments.iter().map(EnvironmentState::on_the_way).sum();
     let age = delayed.map(|e| e.freshest_s as f64).reduce(f64::max);
-    let age = age.into_iter().chain(snapshot.lag_s()).reduce(f64::max).unwrap_or(0.0);
     let is_delayed = snapshot.is_delayed();
+    let parked = snapshot.hop("drained").and_then(|hop| hop.oldest_s).filter(|_| is_delayed);
+    let ages = [age, snapshot.lag_s(), parked].into_iter().flatten();
+    let age = ages.reduce(f64::max).unwrap_or(0.0);
     let lost = snapshot.lost();
     let applied = snapshot.hop("applied");
     let slots = &history.slots;
@@ -222,9 +202,12 @@ fn tiles(snapshot: &Snapshot, history: &History, operators: bool) -> Vec<Tile> {
             id: "delayed",
             label: "Delayed",
             value: if is_delayed { words::age(age) } else { "nothing".to_owned() },
-            note: match is_delayed {
-                true => format!("{} on the way{of}", words::of(on_the_way, "batch", "batches")),
-                false => "all that was measured is here".to_owned(),
+            note: match (is_delayed, on_the_way) {
+                (true, 0) => "agents tell how much when they are heard again".to_owned(),
+                (true, _) => {
+                    format!("{} on the way{of}", words::of(on_the_way, "batch", "batches"))
+                }
+                (false, _) => "all that was measured is here".to_owned(),
             },
             tone: if is_delayed { "degraded" } else { "up" },
             spark: String::new(),
@@ -246,7 +229,7 @@ fn tiles(snapshot: &Snapshot, history: &History, operators: bool) -> Vec<Tile> {
             value: words::known(applied.and_then(|hop| hop.per_second), words::rate),
             note: "last 24 hours".to_owned(),
             tone: "plain",
-            spark: spark(&rates),
+            spark: component_rows::spark(&rates),
         },
         Tile {
             id: "lag",
@@ -254,7 +237,7 @@ fn tiles(snapshot: &Snapshot, history: &History, operators: bool) -> Vec<Tile> {
             value: words::known(applied.and_then(|hop| hop.oldest_s), words::age),
             note: format!("{} records", words::known(applied.and_then(|h| h.held), words::count)),
             tone: "plain",
-            spark: spark(&lags),
+            spark: component_rows::spark(&lags),
         },
     ]
 }
@@ -273,122 +256,14 @@ fn environment_row(e: &EnvironmentState, frame: Frame<'_>) -> EnvironmentRow {
         state,
         hosts: words::count(e.hosts as f64),
         newest: words::age(e.freshest_s as f64),
-        on_the_way: words::count(e.on_the_way() as f64),
+        on_the_way: match (e.is_silent(), e.on_the_way()) {
+            (true, 0) => "not told".to_owned(),
+            (_, batches) => words::count(batches as f64),
+        },
         lost: words::count(e.lost as f64),
         is_lost: e.lost > 0,
         given_up: words::count(given_up as f64),
     }
-}
-
-fn component_rows(facts: Facts<'_>, operators: bool) -> Vec<ComponentRow> {
-    let calendar = facts.history.calendar(facts.snapshot.at_ms);
-    let mut rows = vec![arrival_row(facts, &calendar)];
-    rows.extend(facts.snapshot.components.iter().map(|one| component_row(one, facts, &calendar)));
-    if !operators {
-        rows.iter_mut().for_each(|row| row.why.clear());
-    }
-    rows
-}
-
-type Calendar<'a> = [(String, Option<&'a Day>)];
-
-/// The row that matters most: did the data come?
-fn arrival_row(facts: Facts<'_>, calendar: &Calendar<'_>) -> ComponentRow {
-    let snapshot = facts.snapshot;
-    let (tone, state) = match (snapshot.lost() > 0, snapshot.is_delayed()) {
-        (true, _) => ("down", "lost data"),
-        (false, true) => ("degraded", "delayed"),
-        (false, false) => ("up", "complete"),
-    };
-    let bar = |(x, (name, day)): (usize, &(String, Option<&Day>))| {
-        let (tone, words) = match day {
-            None => ("unknown", "not watched".to_owned()),
-            Some(day) if day.lost > 0 => {
-                ("down", format!("lost: {}", words::of(day.lost, "gap", "gaps")))
-            }
-            Some(day) if day.delayed_s > MARKS_A_DAY_S => {
-                ("degraded", format!("delayed for {}, nothing lost", words::age(day.delayed_s)))
-            }
-            Some(_) => ("up", "complete and in time".to_owned()),
-        };
-        Bar { x: x * BAR_STEP, tone, words: format!("{name}: {words}") }
-    };
-    let days = facts.history.days.iter();
-    let (delayed, watched) = days.fold((0.0, 0.0), |(delayed, watched), day| {
-        let longest = day.parts.values().map(Tally::watched_s).fold(0.0, f64::max);
-        (delayed + day.delayed_s.min(longest), watched + longest)
-    });
-    let in_time = (watched > 0.0).then(|| 1.0 - delayed / watched);
-    ComponentRow {
-        id: "arrival",
-        title: "Data",
-        about: "in time and complete",
-        tone,
-        state,
-        why: String::new(),
-        response: String::new(),
-        errors: String::new(),
-        uptime: words::known(in_time, words::uptime),
-        spark: String::new(),
-        bars: calendar.iter().enumerate().map(bar).collect(),
-    }
-}
-
-/// Width of a day in the bars' box, its gap included.
-const BAR_STEP: usize = 4;
-
-fn component_row(one: &Component, facts: Facts<'_>, calendar: &Calendar<'_>) -> ComponentRow {
-    let tally = |day: &Option<&Day>| day.and_then(|day| day.parts.get(&one.part).cloned());
-    let bar = |(x, (name, day)): (usize, &(String, Option<&Day>))| {
-        let (tone, words) = day_of(tally(day));
-        Bar { x: x * BAR_STEP, tone, words: format!("{name}: {words}") }
-    };
-    let slots = facts.history.slots.iter();
-    let response: Vec<_> =
-        slots.map(|slot| slot.parts.get(&one.part).and_then(|t| t.response_ms.get())).collect();
-    ComponentRow {
-        id: one.part.key(),
-        title: one.part.title(),
-        about: one.part.about(),
-        tone: one.condition.key(),
-        state: one.condition.words(),
-        why: one.why.clone().filter(|_| one.condition > Condition::Up).unwrap_or_default(),
-        response: words::known(one.response_ms, words::millis),
-        errors: words::known(one.error_ratio, words::share),
-        uptime: words::known(facts.history.total(one.part).uptime(), words::uptime),
-        spark: spark(&response),
-        bars: calendar.iter().enumerate().map(bar).collect(),
-    }
-}
-
-fn day_of(tally: Option<Tally>) -> (&'static str, String) {
-    let Some(tally) = tally.filter(|tally| tally.watched_s() > 0.0) else {
-        return ("unknown", "not watched".to_owned());
-    };
-    match (tally.down_s, tally.degraded_s) {
-        (down, _) if down > MARKS_A_DAY_S => ("down", format!("down for {}", words::age(down))),
-        (_, slow) if slow > MARKS_A_DAY_S => {
-            ("degraded", format!("impaired for {}", words::age(slow)))
-        }
-        _ => ("up", "no trouble".to_owned()),
-    }
-}
-
-/// Points of a polyline in a box of 100 × 24, the highest value at the top.
-fn spark(values: &[Option<f64>]) -> String {
-    const WIDTH: f64 = 100.0;
-    const HEIGHT: f64 = 24.0;
-    let top = values.iter().flatten().copied().fold(0.0, f64::max);
-    let known = values.iter().flatten().count();
-    if known < 2 || top <= 0.0 {
-        return String::new();
-    }
-    let step = WIDTH / (values.len() - 1) as f64;
-    let points = values.iter().enumerate().filter_map(|(i, value)| {
-        let y = HEIGHT - 1.0 - value.as_ref()? / top * (HEIGHT - 2.0);
-        Some(format!("{:.1},{y:.1}", i as f64 * step))
-    });
-    points.collect::<Vec<_>>().join(" ")
 }
 
 fn incident_row(incident: &Incident) -> IncidentRow {

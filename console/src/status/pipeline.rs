@@ -2,7 +2,7 @@
 //! once lying for wide screens and once standing for narrow ones. Names of customers are not in it.
 
 use super::component::{Component, Condition, Part};
-use super::snapshot::Snapshot;
+use super::snapshot::{EnvironmentState, Snapshot};
 use super::words;
 
 /// A box: title, state, and figures as label and value.
@@ -219,10 +219,14 @@ fn agents_are_watched(snapshot: &Snapshot) -> bool {
     snapshot.hop("measured").is_some_and(|hop| hop.total.is_some())
 }
 
-/// Batches in spools: what agents with a known admin page hold, or what all agents told MySQL.
+/// Batches in spools: what agents with a known admin page hold, or what all agents told MySQL, as
+/// long as they can tell.
 fn agents_hold(snapshot: &Snapshot) -> String {
     let watched = snapshot.hop("measured").and_then(|hop| hop.held);
     let told = || {
+        if snapshot.environments.iter().any(EnvironmentState::is_silent) {
+            return None;
+        }
         let batches = snapshot.environments.iter().map(|e| e.backlog_batches);
         batches.reduce(|a, b| a + b).map(|sum| sum as f64)
     };
@@ -231,7 +235,8 @@ fn agents_hold(snapshot: &Snapshot) -> String {
 
 fn agents(snapshot: &Snapshot) -> Condition {
     let parks = snapshot.hop("parked").and_then(|hop| hop.per_second).unwrap_or(0.0);
-    let backlog = snapshot.environments.iter().any(|e| e.backlog_batches > 0);
+    let holds = |e: &EnvironmentState| e.backlog_batches > 0 || e.is_silent();
+    let backlog = snapshot.environments.iter().any(holds);
     match (backlog || parks > 0.0, snapshot.environments.is_empty()) {
         (true, _) => Condition::Degraded,
         (false, true) => Condition::Unknown,

@@ -82,7 +82,12 @@ pub struct EnvironmentState {
 impl EnvironmentState {
     /// Something is on its way that should be here.
     pub fn is_delayed(&self) -> bool {
-        self.freshest_s as f64 > DELAYED_AFTER_S || self.on_the_way() > 0
+        self.is_silent() || self.on_the_way() > 0
+    }
+
+    /// Nothing new came for a while: what agents hold by now they could not tell.
+    pub fn is_silent(&self) -> bool {
+        self.freshest_s as f64 > DELAYED_AFTER_S
     }
 
     /// Batches that wait in spools, and gaps that may still close.

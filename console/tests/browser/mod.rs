@@ -1,7 +1,8 @@
 //! A real browser, Chromium without a window, driven through ChromeDriver (W3C WebDriver over
 //! plain HTTP). Debian: `apt-get install chromium chromium-driver`; .ci/run does.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -139,11 +140,20 @@ impl Browser {
         std::fs::create_dir_all(&folder).unwrap();
         std::fs::write(folder.join(format!("{name}.png")), bytes.unwrap()).unwrap();
     }
+}
 
-    /// Ends the browser with its driver.
-    pub async fn stop(mut self) {
-        // The answer may be cut off by its own effect.
-        drop(self.http.get(&format!("{}/shutdown", self.base)).await);
-        self.driver.wait().unwrap();
+impl Drop for Browser {
+    /// Also after a failed assertion: the driver ends its browser, and then itself.
+    fn drop(&mut self) {
+        let address = self.base.trim_start_matches("http://");
+        let asked = TcpStream::connect(address).and_then(|mut stream| {
+            stream.write_all(b"GET /shutdown HTTP/1.1\r\nHost: localhost\r\n\r\n")?;
+            stream.set_read_timeout(Some(DEADLINE))?;
+            stream.read(&mut [0; 64])
+        });
+        if asked.is_err() {
+            drop(self.driver.kill());
+        }
+        drop(self.driver.wait());
     }
 }

@@ -249,7 +249,6 @@ pub async fn look_at_everything() {
     }
     page.show("normal", &scenes[0].1);
     keeps_itself_current(&browser, &mut page, &scenes[1].1).await;
-    browser.stop().await;
 }
 
 async fn assert_told(browser: &Browser, scene: &str, audience: &str) {
@@ -259,17 +258,18 @@ async fn assert_told(browser: &Browser, scene: &str, audience: &str) {
     let expected = match scene {
         "normal" => ("Everything arrives", "nothing", "nothing"),
         "outage" => ("Kafka is down; data is kept and delayed", "4 min", "nothing"),
-        "recovery" => ("Delayed: some data is still on its way", "11 s", "nothing"),
+        "recovery" => ("Delayed: some data is still on its way", "6 min", "nothing"),
         _ => ("Some data is lost", "nothing", "2"),
     };
     assert_eq!((headline.as_str(), delayed.as_str(), lost.as_str()), expected, "{scene}");
     let all = browser.value("document.documentElement.outerHTML").await.to_string();
-    let names = ["acme", "globex", "pwned", "shard-zero", "ingest-api-0", "consumer-0"];
+    let names = ["acme", "globex", "pwned", "ingest-api-0", "consumer-0"];
     for name in names {
         // What the operators see shows that the search would find it.
         let shown = all.contains(name);
         assert_eq!(shown, audience == "operators", "{name} on the {audience} page of {scene}");
     }
+    assert!(audience == "operators" || !all.contains("shard-zero"));
     let bars = browser.value("document.querySelectorAll('#component-log .days rect').length").await;
     assert_eq!(bars, 90);
 }

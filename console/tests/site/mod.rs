@@ -56,12 +56,8 @@ impl Site {
         self.invoke(&command.split_whitespace().collect::<Vec<_>>(), env)
     }
 
-    /// Runs a command whose arguments have spaces.
-    pub fn run_args(&self, command: &[&str]) -> Ran {
-        self.invoke(command, &[])
-    }
-
-    fn invoke(&self, command: &[&str], env: &[(&str, &str)]) -> Ran {
+    /// Arguments may have spaces.
+    pub fn invoke(&self, command: &[&str], env: &[(&str, &str)]) -> Ran {
         let output = Command::new(env!("CARGO_BIN_EXE_spillway"))
             .arg("--config")
             .arg(self.path("spillway.toml"))

@@ -1,7 +1,7 @@
 //! The legs of a batch's way: a counter each, and where its waiting things are counted.
 
 use super::Flow;
-use crate::status::snapshot::{Hop, Snapshot};
+use crate::status::snapshot::{Hop, ShardState, Snapshot};
 
 struct Leg {
     key: &'static str,
@@ -83,13 +83,20 @@ fn hop(flow: &Flow<'_>, leg: &Leg) -> Hop {
     }
 }
 
+/// An older measurement says nothing of now.
+const MEASURED_S_MAX: i64 = 60;
+
 /// What Kafka holds is known to the keeper, which measures it apart from the consumer: in MySQL,
 /// and by its own metrics while a shard can't be asked.
 fn waiting_in_kafka(flow: &Flow<'_>, snapshot: &Snapshot) -> (Option<f64>, Option<f64>) {
-    if snapshot.shards.iter().all(|shard| shard.reachable && shard.lag_records.is_some()) {
+    let is_new = |shard: &ShardState| shard.measured_s.is_some_and(|age| age <= MEASURED_S_MAX);
+    if snapshot.shards.iter().all(|shard| shard.reachable && is_new(shard)) {
         let records: i64 = snapshot.shards.iter().filter_map(|shard| shard.lag_records).sum();
         let oldest = snapshot.shards.iter().filter_map(|shard| shard.lag_s).reduce(f64::max);
         return (Some(records as f64), oldest);
+    }
+    if snapshot.shards.iter().all(|shard| shard.reachable) {
+        return (None, None);
     }
     (flow.sum("spillway_keeper_lag_records"), flow.peak("spillway_keeper_lag_seconds"))
 }
