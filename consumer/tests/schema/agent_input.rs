@@ -79,7 +79,7 @@ async fn the_agent_measures_this_server_with_the_documented_grants_alone() {
     for metric in [
         "mysql.status.questions",
         "mysql.status.threads_connected",
-        "mysql.status.innodb_rows_read",
+        "mysql.status.handler_read_key",
         "mysql.variables.max_connections",
         "mysql.variables.read_only",
         "mysql.innodb.lock_deadlocks",

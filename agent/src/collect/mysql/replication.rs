@@ -21,15 +21,15 @@ pub(super) async fn read(link: &mut Link, into: &mut Readings<'_>) -> Result<(),
         let labels = [(Cow::from("channel"), Cow::from(channel))];
         let running =
             |names: &[&str]| named(row, names).map(|state| f64::from(u8::from(state == "Yes")));
+        let io = running(&["Replica_IO_Running", "Slave_IO_Running"]);
+        // A replica that does not reach its source may well say 0: it applied all it has. How far
+        // behind it is, it can't know, and then no lag is told.
+        let lag = number(row, &["Seconds_Behind_Source", "Seconds_Behind_Master"]);
+        let lag = lag.filter(|_| io == Some(1.0));
         let facts = [
-            ("io_running", "", running(&["Replica_IO_Running", "Slave_IO_Running"])),
+            ("io_running", "", io),
             ("sql_running", "", running(&["Replica_SQL_Running", "Slave_SQL_Running"])),
-            // NULL while it does not run: then there is no lag to tell, and none is told.
-            (
-                "lag_seconds",
-                "seconds",
-                number(row, &["Seconds_Behind_Source", "Seconds_Behind_Master"]),
-            ),
+            ("lag_seconds", "seconds", lag),
             ("relay_log_bytes", "bytes", number(row, &["Relay_Log_Space"])),
         ];
         for (name, unit, value) in facts {

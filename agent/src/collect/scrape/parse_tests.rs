@@ -4,7 +4,10 @@ use proptest::prelude::*;
 
 use super::*;
 
-fn sample(line: &str) -> Option<(String, Vec<(String, String)>, f64)> {
+type Own = (String, Vec<(String, String)>, f64);
+type Case<'a> = (&'a str, &'a str, &'a [(&'a str, &'a str)], f64);
+
+fn sample(line: &str) -> Option<Own> {
     let mut labels = Vec::new();
     match parse(line.as_bytes(), &mut labels) {
         Ok(Line::Sample(sample)) => {
@@ -22,7 +25,7 @@ fn labels(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
 
 #[test]
 fn the_documented_examples_are_read() {
-    let cases: [(&str, &str, &[(&str, &str)], f64); 9] = [
+    let cases: [Case<'_>; 9] = [
         (
             "http_requests_total{method=\"post\",code=\"200\"} 1027 1395066363000",
             "http_requests_total",

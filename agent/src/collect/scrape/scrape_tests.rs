@@ -124,13 +124,13 @@ async fn a_target_that_hangs_or_is_slow_is_given_up_at_its_timeout() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let hung = listener.local_addr().unwrap().to_string();
     assert!(failure(&quick(&hung)).await.contains("no answer within"));
-    let pieces = vec![b"HTTP/1.1 200 OK\r\ncontent-length: 99\r\n\r\na 1\n".to_vec()];
+    let piece = b"HTTP/1.1 200 OK\r\ncontent-length: 99\r\n\r\na 1\n";
     let stuck = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = stuck.local_addr().unwrap().to_string();
     let holding = tokio::spawn(async move {
         let (mut connection, _) = stuck.accept().await.unwrap();
         assert!(connection.read(&mut [0; 4_096]).await.unwrap() > 0);
-        connection.write_all(&pieces[0]).await.unwrap();
+        connection.write_all(piece).await.unwrap();
         tokio::time::sleep(Duration::from_secs(60)).await;
     });
     assert!(failure(&quick(&address)).await.contains("no answer within"));
