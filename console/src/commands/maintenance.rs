@@ -143,7 +143,9 @@ pub fn run(desk: &Desk, command: Maintenance) -> Result<Answer, Failure> {
 }
 
 fn begin(desk: &Desk, reason: &str, lasts: std::time::Duration) -> Result<Answer, Failure> {
-    let (now, place) = (Timestamp::now(), Place(&desk.settings.maintenance_file));
+    let now = Timestamp::now();
+    let now = Timestamp::from_second(now.as_second()).unwrap_or(now);
+    let place = Place(&desk.settings.maintenance_file);
     let owner = consent::who();
     if let Some(holder) = place.holder(now)? {
         return Err(LockFault::Held(Box::new(holder)).into());

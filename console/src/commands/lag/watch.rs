@@ -19,7 +19,7 @@ const REDRAW: &str = "\x1b[H\x1b[J";
 pub async fn watch(desk: &Desk, options: &Lag) -> Result<Answer, Failure> {
     let map = desk.shards()?;
     let mut history = History::default();
-    let mut verdict = crate::answer::Verdict::Ok;
+    let mut verdict;
     let on_screen = std::io::stdout().is_terminal();
     loop {
         let looked = measure_again(desk, &map, &mut history).await;

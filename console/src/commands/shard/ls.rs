@@ -96,7 +96,9 @@ fn judge(shard: &Shard, role: &str, status: &Status) -> (&'static str, Option<St
     match (role, &status.follows) {
         ("primary", None) if !status.read_only => ("ok", None),
         ("primary", None) => {
-            wrong("it is read-only: fenced, or a change was not finished".to_owned())
+            let why =
+                if status.fenced { "it is fenced (super_read_only)" } else { "it is read-only" };
+            wrong(format!("{why}: a change was not finished, or a failover is under way"))
         }
         ("primary", Some(_)) => wrong("it follows another server".to_owned()),
         (_, None) => wrong("it follows nobody; `spillway shard rebuild` lets it follow".to_owned()),

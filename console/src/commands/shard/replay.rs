@@ -33,6 +33,7 @@ impl Replay {
         };
         match (self.records, self.points) {
             (0, _) if self.exact => "nothing is replayed: the replica has everything".to_owned(),
+            (0, _) => "nothing is replayed, as far as consumers noted in Kafka".to_owned(),
             (records, Some(points)) => format!(
                 "consumers replay {records} records with {points} points on {} partitions{against}; \
                  what is there already counts once",
