@@ -107,8 +107,8 @@ pub fn duration(seconds: f64) -> String {
     let whole = seconds.round() as i64;
     let two = |a: i64, unit: &str, b: i64, sub: &str| format!("{a} {unit} {b:02} {sub}");
     match whole {
-        ..10 => format!("{seconds:.1} s"),
-        10..100 => format!("{whole} s"),
+        _ if seconds < 9.95 => format!("{seconds:.1} s"),
+        ..100 => format!("{whole} s"),
         100..7_200 => two(whole / 60, "min", whole % 60, "s"),
         7_200..172_800 => two(whole / 3_600, "h", whole % 3_600 / 60, "min"),
         _ => format!("{} d {} h", whole / 86_400, whole % 86_400 / 3_600),

@@ -1,6 +1,8 @@
 //! Operators at work, under load, with the console's own commands: an environment paused and
 //! admitted, a batch followed, a primary switched over, and one that dies while its replica lags.
 
+use std::path::PathBuf;
+use std::process::Command;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -8,6 +10,7 @@ use spillway_e2e::rig::{ACCEPTED_WITHIN, Rig, SETTLED_WITHIN};
 use spillway_e2e::{Fate, Ledger, Sender, SenderOptions, compare, settled};
 use spillway_testkit::mysql::MysqlServer;
 use spillway_testkit::stack::StackOptions;
+use spillway_testkit::{binaries, errand};
 use sqlx::MySqlPool;
 use sqlx::mysql::MySqlPoolOptions;
 
@@ -132,6 +135,55 @@ async fn switched_over_and_failed_over_by_command_under_load_nothing_is_lost_or_
     let (code, answer) = console(&rig, &format!("shard rebuild s0 --server {second_at}")).await;
     let sentence = answer["error"].as_str().unwrap_or_default();
     assert!(code == 2 && sentence.contains("transactions that the primary has not"), "{answer:#}");
+
+    each_broken_stage_is_named(&rig).await;
+}
+
+/// From the last stage to the first: each part that breaks becomes the first failing stage.
+async fn each_broken_stage_is_named(rig: &Rig) {
+    let config = impatient(rig);
+    let check = async || {
+        let mut run = Command::new(binaries::program("spillway", false));
+        run.arg("--config").arg(&config).args(["--output", "json", "check", "--within", "8s"]);
+        let done = tokio::task::spawn_blocking(move || errand::output(&run));
+        let done = done.await.expect("it runs").expect("it runs");
+        let answer: Value = serde_json::from_slice(&done.stdout).expect("an answer");
+        let first = answer["failed"][0].as_str().unwrap_or("none").to_owned();
+        eprintln!("exit {:?}, failing: {first}", done.status.code());
+        (done.status.code().expect("it ends by itself"), first)
+    };
+    assert_eq!(check().await, (0, "none".to_owned()));
+    rig.stack.freeze("recovery-worker-0").expect("it runs");
+    assert_eq!(check().await, (2, "canary: S3 → Kafka → MySQL".to_owned()));
+    let parts = [
+        ("consumer-0", "canary: API → Kafka → MySQL"),
+        ("ingest-api-0", "api "),
+        ("s3", "s3"),
+        ("mysql-s0", "mysql s0"),
+        ("kafka-0", "kafka"),
+    ];
+    for (process, stage) in parts {
+        rig.stack.kill(process).await.expect("it runs");
+        let (code, first) = check().await;
+        // A consumer that is dead for long enough is seen before its canary is missed.
+        let seen = first.starts_with(stage) || (process == "consumer-0" && first == "consumer");
+        assert!(code == 2 && seen, "{process} is dead, and {first:?} was named, not {stage:?}");
+    }
+    std::fs::write(rig.stack.dir().join("shards.toml"), "nonsense").expect("a file");
+    assert_eq!(check().await.1, "shards");
+    std::fs::write(rig.stack.dir().join("tokens.toml"), "nonsense").expect("a file");
+    assert_eq!(check().await.1, "tokens");
+}
+
+/// The console's settings with a short wait for each answer: half of what is asked is dead.
+fn impatient(rig: &Rig) -> PathBuf {
+    let config = rig.stack.dir().join("config");
+    let text = std::fs::read_to_string(config.join("console.toml")).expect("settings");
+    let hasty = text.replace("remote_deadline = \"60s\"", "remote_deadline = \"5s\"");
+    assert_ne!(text, hasty, "the stack's console is a patient one");
+    let own = config.join("impatient.toml");
+    std::fs::write(&own, hasty).expect("a file");
+    own
 }
 
 /// Applied batches are found in MySQL and, the very bytes, in Kafka.
