@@ -21,6 +21,8 @@ session_timeout = "6s"
 [store]
 retry_pause_max = "500ms"
 statement_timeout = "5s"
+[mysql]
+lock_wait_timeout = "2s"
 "#;
 /// Between two looks at something that takes its time.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
