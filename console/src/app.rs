@@ -10,8 +10,8 @@ use spillway_runtime::settings;
 use crate::answer::{Answer, Verdict};
 use crate::cli::{Cli, Command, Config, Keys, Lag, Output, Reader, Spill, Status, Token, Topics};
 use crate::commands::{
-    check, doctor, drill, gaps, incident, ingest, keys, lag, ledger, locate, maintenance, migrate, preflight,
-    reader, shard, spill, token, topics,
+    check, doctor, drill, gaps, incident, ingest, keys, lag, ledger, locate, maintenance, migrate,
+    preflight, reader, shard, spill, token, topics,
 };
 use crate::desk::Desk;
 use crate::failure::Failure;

@@ -7,11 +7,11 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use spillway_runtime::settings::Dur;
 
+use crate::status::incidents::{Impact, Phase};
 pub use operate::{
     Admit, Completions, Drill, Failover, Ingest, Ledger, Maintenance, Objects, Preflight, Rebuild,
     Shard, Switchover,
 };
-use crate::status::incidents::{Impact, Phase};
 
 /// Operates Spillway: topics, schema, tokens, readers; lag, gaps, ledger, spill; an end-to-end
 /// check; the status page.

@@ -41,8 +41,8 @@ pub fn of(status: &Status) -> (Mood, String) {
     let percent = fill_percent(status);
     if percent >= FULL_PERCENT {
         let sentence = format!(
-            "the spool is {percent} % full; when it is, the oldest is given up and declared.\n  fix: \
-             see below why batches do not leave, or raise spool.bytes_max"
+            "the spool is {percent} % full; when it is, the oldest is given up and declared.\n  \
+             fix: see below why batches do not leave, or raise spool.bytes_max"
         );
         return (Mood::Broken, sentence);
     }
@@ -53,8 +53,8 @@ pub fn of(status: &Status) -> (Mood, String) {
     match (parked, silent) {
         (true, _) => said(
             Mood::Warning,
-            "the API can't be reached; batches go to S3 and nothing is lost.\n  fix: `spillway-agent \
-             doctor` tells which part of the way is broken",
+            "the API can't be reached; batches go to S3 and nothing is lost.\n  fix: \
+             `spillway-agent doctor` tells which part of the way is broken",
         ),
         (false, true) if !young && status.spill.is_none() => said(
             Mood::Warning,
@@ -76,8 +76,8 @@ pub fn of(status: &Status) -> (Mood, String) {
         }
         _ if number(spool, "volatile_batches").is_some_and(|batches| batches > 0) => said(
             Mood::Warning,
-            "delivery is well, but some batches are in memory only: a crash would lose them.\n  fix: \
-             free disk space, or set spool.kind = \"disk\"",
+            "delivery is well, but some batches are in memory only: a crash would lose them.\n  \
+             fix: free disk space, or set spool.kind = \"disk\"",
         ),
         (_, true) => said(Mood::Well, "starting; nothing was answered yet"),
         _ => said(Mood::Well, "all is well: what is measured arrives"),

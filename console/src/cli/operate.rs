@@ -22,7 +22,7 @@ pub enum Shard {
     Ls,
     /// Make a replica the primary while both are well; nothing is replayed.
     Switchover(Switchover),
-    /// Make a replica the primary because the primary is gone; what it lacks is replayed from Kafka.
+    /// Make a replica the primary because the primary is gone; Kafka replays what it lacks.
     Failover(Failover),
     /// Let a server follow its shard's primary again, as after a failover.
     Rebuild(Rebuild),
@@ -130,8 +130,8 @@ pub struct Objects {
 
 #[derive(Debug, Args)]
 pub struct Preflight {
-    /// What is about to be stopped: a broker's HOST:PORT, a MySQL server's HOST:PORT, or a program's
-    /// name in status.programs. Without it: which of all could be.
+    /// What is about to be stopped: HOST:PORT of a broker or a MySQL server, or a program's name
+    /// in status.programs. Without it: which of all could be.
     #[arg(long = "stop", value_name = "NAME")]
     pub stop: Vec<String>,
 }

@@ -1,9 +1,9 @@
 //! `spillway preflight [--stop NAME]…`: may this be stopped now?
 //!
 //! Each thing that is about to be stopped is taken away in thought, all of them together, and what
-//! is left is held against what must be: in-sync copies for every partition, a primary and a replica
-//! for every shard, one of each program. What can't be seen from here (the controllers' quorum, disks
-//! of other machines) is said, not assumed.
+//! is left is held against what must be: in-sync copies for every partition, a primary and a
+//! replica for every shard, one of each program. What can't be seen from here (the controllers'
+//! quorum, disks of other machines) is said, not assumed.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -61,8 +61,8 @@ pub async fn run(desk: &Desk, options: &Preflight) -> Result<Answer, Failure> {
     if !stop.is_empty() {
         let names = stop.into_iter().collect::<Vec<_>>().join(", ");
         let text = format!(
-            "nothing here is called {names}; a broker or MySQL server is HOST:PORT, a program as in \
-             status.programs"
+            "nothing here is called {names}; a broker or MySQL server is HOST:PORT, a program as \
+             in status.programs"
         );
         return Err(UsageError(text).into());
     }

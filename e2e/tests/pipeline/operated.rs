@@ -150,7 +150,8 @@ async fn each_broken_stage_is_named(rig: &Rig) {
         let done = tokio::task::spawn_blocking(move || errand::output(&run));
         let done = done.await.expect("it runs").expect("it runs");
         let answer: Value = serde_json::from_slice(&done.stdout).expect("an answer");
-        let first = answer["failed"][0].as_str().unwrap_or("none").to_owned();
+        let first =
+            answer.pointer("/failed/0").and_then(Value::as_str).unwrap_or("none").to_owned();
         eprintln!("exit {:?}, failing: {first}", done.status.code());
         (done.status.code().expect("it ends by itself"), first)
     };
@@ -193,7 +194,7 @@ async fn a_batch_is_followed(rig: &Rig, ledger: &Ledger) {
     let applied = ledger.batches(Fate::Ok);
     let id = applied.first().expect("something was accepted").recipe.id;
     let traced = ok(rig, &format!("ledger {id}")).await;
-    let hops = traced["hops"].as_array().expect("a list");
+    let hops = traced.get("hops").and_then(Value::as_array).expect("a list");
     let state = |name: &str| hops.iter().find(|hop| hop["hop"] == name).map(|hop| &hop["state"]);
     assert_eq!(state("mysql"), Some(&"applied".into()), "{traced:#}");
     let kafka = hops.iter().find(|hop| hop["hop"] == "kafka").expect("a hop");

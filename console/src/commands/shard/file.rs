@@ -157,7 +157,8 @@ mod tests {
 
     const TEXT: &str = "# Ours; ask Ann before you touch it.\npartitions = 8\ngroup = 4\n\n\
         [[shard]]\nname = \"s0\"\nprimary = \"mysql://u:p%40ss@db-0:3306\" # rack 1\n\
-        replicas = [{ url = \"mysql://u:p%40ss@db-0b:3306\", region = \"west\" }, { url = \"mysql://db-0c\" }]\n\
+        replicas = [{ url = \"mysql://u:p%40ss@db-0b:3306\", region = \"west\" }, \
+        { url = \"mysql://db-0c\" }]\n\
         groups = \"0\"\nepoch = 4 # since May\n\n\
         [[shard]]\nname = \"s1\"\nprimary = \"mysql://db-1\"\ngroups = \"1\"\n";
 

@@ -36,20 +36,21 @@ pub enum ShardFault {
     )]
     OtherPrimary { expected: String, found: String },
     #[error(
-        "the primary {address} can't be reached ({cause}), so it can't be fenced. If it is gone and \
-         stays so, pass --primary-is-gone {address}; a primary that is only cut off from here would \
-         go on being written to"
+        "the primary {address} can't be reached ({cause}), so it can't be fenced. If it is gone \
+         and stays so, pass --primary-is-gone {address}; a primary that is only cut off from here \
+         would go on being written to"
     )]
     NotFenced { address: String, cause: String },
     #[error(
-        "a switchover needs the primary alive ({0}); `spillway shard failover` is for one that is gone"
+        "a switchover needs the primary alive ({0}); `spillway shard failover` is for one that is \
+         gone"
     )]
     PrimaryGone(String),
     #[error("{address} is shard {found:?} in its own eyes, not {expected}")]
     OtherShard { address: String, expected: String, found: Option<String> },
     #[error(
-        "shards.toml says epoch {expected}, the server {address} says {found}: an earlier change was \
-         not finished; correct shards.toml to the server's epoch first"
+        "shards.toml says epoch {expected}, the server {address} says {found}: an earlier change \
+         was not finished; correct shards.toml to the server's epoch first"
     )]
     Epoch { address: String, expected: u32, found: u32 },
     #[error("{address} does not follow {primary}, but {found}")]
@@ -60,18 +61,20 @@ pub enum ShardFault {
     )]
     NotCaughtUp { address: String, after: String },
     #[error(
-        "{address} lacks {records} records that Kafka no longer holds (trimmed below {low} on {topic} \
-         partition {partition}): it is older than the replay window, and taking over would lose \
-         them; choose another replica"
+        "{address} lacks {records} records that Kafka no longer holds (trimmed below {low} on \
+         {topic} partition {partition}): it is older than the replay window, and taking over would \
+         lose them; choose another replica"
     )]
     TooOld { address: String, records: i64, low: i64, topic: &'static str, partition: u16 },
     #[error(
-        "{address} has {count} transactions that the primary has not ({gtids}): it can't follow as it \
-         is. Empty it and restore it from a backup or a clone of the primary, then run this again"
+        "{address} has {count} transactions that the primary has not ({gtids}): it can't follow as \
+         it is. Empty it and restore it from a backup or a clone of the primary, then run this \
+         again"
     )]
     Errant { address: String, count: u64, gtids: String },
     #[error(
-        "shard_meta of {address} was not at epoch {expected} when it was to rise; somebody else is at work"
+        "shard_meta of {address} was not at epoch {expected} when it was to rise; somebody else is \
+         at work"
     )]
     Raced { address: String, expected: u32 },
     #[error("set [replication] user and password_file in spillway.toml: as whom a replica follows")]

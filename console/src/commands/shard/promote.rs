@@ -43,7 +43,7 @@ pub async fn run(desk: &Desk, failover: &Failover, is_failover: bool) -> Result<
     answer.fact("shard", shard.name.clone()).fact("old_primary", address(&shard.primary));
     answer.fact("new_primary", new.member.address.clone()).fact("epoch", shard.epoch + 1);
     replay.tell(&mut answer);
-    let steps = steps(desk, shard, &new, &old, &replay, how);
+    let steps = steps(desk, (shard, how), &new, &old, &replay);
     let entry = match desk.ask(&Plan { action, steps })? {
         Consent::Nothing(why) => {
             answer.note(replay.sentence()).note(why);
@@ -73,7 +73,7 @@ pub async fn run(desk: &Desk, failover: &Failover, is_failover: bool) -> Result<
     if let Err(fault) = new.member.note_event(&action.replace("shard ", ""), &sentence).await {
         answer.trouble(Verdict::Warning, format!("not in events: {}", chain(&fault)));
     }
-    follow_up(desk, shard, how, &mut old, &new, &mut answer).await;
+    follow_up(desk, (shard, how), &old, &new, &mut answer).await;
     await_consumers(&map, shard, how, &mut new.member, &mut answer).await;
     Ok(answer)
 }
@@ -211,11 +211,10 @@ async fn foreseen(
 
 fn steps(
     desk: &Desk,
-    shard: &Shard,
+    (shard, how): (&Shard, &Switchover),
     new: &Candidate,
     old: &Old,
     replay: &Replay,
-    how: &Switchover,
 ) -> Vec<String> {
     let (to, primary) = (&new.member.address, address(&shard.primary));
     let catch_up = duration(how.catch_up.get().as_secs_f64());
@@ -294,9 +293,8 @@ fn progress(sentence: &str) {
 /// undoes the change.
 async fn follow_up(
     desk: &Desk,
-    shard: &Shard,
-    how: &Switchover,
-    old: &mut Old,
+    (shard, how): (&Shard, &Switchover),
+    old: &Old,
     new: &Candidate,
     answer: &mut Answer,
 ) {
@@ -353,8 +351,8 @@ async fn await_consumers(
         }
         if began.elapsed() >= within {
             let text = format!(
-                "after {} consumers hold {moved} of {wanted} partitions at the new primary; do they \
-                 run, and have they the new shards.toml?",
+                "after {} consumers hold {moved} of {wanted} partitions at the new primary; do \
+                 they run, and have they the new shards.toml?",
                 duration(within.as_secs_f64())
             );
             answer.trouble(Verdict::Warning, text);

@@ -11,7 +11,7 @@ use crate::answer::Answer;
 use crate::desk::Desk;
 use crate::failure::Failure;
 
-/// Points are summed over this long before now at most; a replica that is older is named by records.
+/// Points are summed over this long before now at most.
 const AUDIT_S: i64 = 3 * 86_400;
 
 /// Records between where two servers stand.
@@ -21,7 +21,7 @@ pub struct Replay {
     /// As the old primary's audit tells; `None` where it can't be asked.
     pub points: Option<i64>,
     pub partitions: usize,
-    /// Whether it is compared with the old primary itself, or with what the consumers noted in Kafka.
+    /// Compared with the old primary itself, not with what the consumers noted in Kafka.
     pub exact: bool,
 }
 
@@ -35,13 +35,13 @@ impl Replay {
             (0, _) if self.exact => "nothing is replayed: the replica has everything".to_owned(),
             (0, _) => "nothing is replayed, as far as consumers noted in Kafka".to_owned(),
             (records, Some(points)) => format!(
-                "consumers replay {records} records with {points} points on {} partitions{against}; \
-                 what is there already counts once",
+                "consumers replay {records} records with {points} points on {} \
+                 partitions{against}; what is there already counts once",
                 self.partitions
             ),
             (records, None) => format!(
-                "consumers replay {records} records on {} partitions{against}; what is there already \
-                 counts once",
+                "consumers replay {records} records on {} partitions{against}; what is there \
+                 already counts once",
                 self.partitions
             ),
         }

@@ -255,7 +255,8 @@ fn column(row: &MySqlRow, name: &str) -> Result<Option<String>, sqlx::Error> {
 /// Missing tables (a server that is still empty) are no error here.
 async fn read_store(conn: &mut MySqlConnection, status: &mut Status) -> Result<(), sqlx::Error> {
     let there = "SELECT COUNT(*) FROM information_schema.tables
-                 WHERE table_schema = 'spillway_store' AND table_name IN ('shard_meta', 'positions')";
+                 WHERE table_schema = 'spillway_store'
+                 AND table_name IN ('shard_meta', 'positions')";
     let there: i64 = sqlx::query_scalar(there).fetch_one(&mut *conn).await?;
     if there < 2 {
         return Ok(());

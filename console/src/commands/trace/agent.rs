@@ -46,7 +46,8 @@ pub async fn look(desk: &Desk, id: &BatchId, stored: Option<&Stored>) -> Hop {
     let now_ms = Timestamp::now().as_millisecond();
     let silent_s = (now_ms - epoch.last_applied_at).max(0) as f64 / 1e3;
     let text = format!(
-        "host {} of {}: last heard {} ago ({}); on that host `spillway-agent status` tells its spool",
+        "host {} of {}: last heard {} ago ({}); on that host `spillway-agent status` tells \
+         its spool",
         epoch.host,
         epoch.environment,
         duration(silent_s),

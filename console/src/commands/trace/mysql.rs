@@ -1,4 +1,4 @@
-//! What a shard has noted of one batch: its audit row, its epoch's ledger, its gap, its dead letter.
+//! What a shard has noted of one batch: audit row, its epoch's ledger, its gap, its dead letter.
 
 use jiff::Timestamp;
 use spillway_proto::BatchId;
