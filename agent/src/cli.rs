@@ -20,7 +20,7 @@ use crate::collect::{Reading, host, sources};
 use crate::deliver::http_client::BuildError;
 use crate::metrics::Metrics;
 use crate::settings::Settings;
-use crate::status::{Status, socket};
+use crate::status::{Status, headline, socket};
 use crate::{convert, doctor, settings};
 
 /// Between the two reads of `test`: long enough for a usage between them.
@@ -163,7 +163,10 @@ fn show_status(invocation: &Invocation<Settings>) -> ExitCode {
         return say(&format!("{page}\n"));
     }
     match serde_json::from_str::<Status>(&page) {
-        Ok(status) => say(&status.text()),
+        Ok(status) => match say(&status.text()) {
+            ExitCode::SUCCESS => ExitCode::from(headline::of(&status).0.exit_code()),
+            failed => failed,
+        },
         Err(cause) => complain(&format!("that is no agent of ours: {cause}")),
     }
 }

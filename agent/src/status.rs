@@ -16,6 +16,7 @@ use crate::metrics::Metrics;
 use crate::settings::Settings;
 use crate::spool::Spool;
 
+pub mod headline;
 pub mod socket;
 
 /// Everything the page is made of.
@@ -125,6 +126,7 @@ impl Status {
     #[must_use]
     pub fn text(&self) -> String {
         let mut page = Page { text: String::new(), now_ms: self.now_ms };
+        page.text.push_str(&format!("{}\n\n", headline::of(self).1));
         page.line("agent", &format!("{} version {}", self.agent_id, self.version));
         page.line("measures", &format!("{} in {}", self.host, self.environment));
         let up = page.age(Some(self.started_ms)).trim_end_matches(" ago").to_owned();
@@ -169,7 +171,7 @@ impl Status {
         page.line("falls back to", self.spill.as_deref().unwrap_or("nothing: spill is off"));
         let route = text(delivery, "route").unwrap_or("unknown");
         let since = page.age(number(delivery, "route_since_ms"));
-        page.line("route", &format!("{route}, since {since}"));
+        page.line("route", &format!("{route}, for {}", since.trim_end_matches(" ago")));
         page.line("last ack", &page.age(number(delivery, "last_ack_ms")));
         page.line("last parked", &page.age(number(delivery, "last_park_ms")));
         if let Some(error) = text(delivery, "last_error") {
@@ -184,15 +186,27 @@ impl Status {
     fn spool_text(&self, page: &mut Page) {
         let spool = |key| number(&self.spool, key).unwrap_or(0);
         let (batches, backlog) = (spool("batches"), spool("backlog_batches"));
-        let (bytes, most) = (spool("bytes") / 1_024, spool("bytes_max") / 1_024);
-        let volatile = spool("volatile_batches");
+        let (bytes, most) = (size(spool("bytes")), size(spool("bytes_max")));
+        let (volatile, percent) = (spool("volatile_batches"), headline::fill_percent(self));
+        let bar = headline::bar(percent);
+        page.line("spool", &format!("{bar} {percent} %, {bytes} of {most}"));
         page.line(
-            "spool",
-            &format!(
-                "{batches} batches ({backlog} of the past, {volatile} in memory only), {bytes} of \
-                 {most} KiB"
-            ),
+            "",
+            &format!("{batches} batches ({backlog} of the past, {volatile} in memory only)"),
         );
+        if batches > 0 {
+            let oldest = page.age(Some(self.now_ms - spool("oldest_age_ms")));
+            page.line("", &format!("the oldest was measured {oldest}"));
+        }
+    }
+}
+
+/// `12 KiB`, `3.4 MiB`, `1.0 GiB`.
+fn size(bytes: i64) -> String {
+    match bytes {
+        ..1_048_576 => format!("{} KiB", bytes / 1_024),
+        1_048_576..1_073_741_824 => format!("{:.1} MiB", bytes as f64 / 1_048_576.0),
+        _ => format!("{:.1} GiB", bytes as f64 / 1_073_741_824.0),
     }
 }
 
@@ -243,11 +257,13 @@ mod tests {
         let text = status.text();
         for line in [
             "measures       web-1 in demo",
-            "route          park, since 10 s ago",
+            "route          park, for 10 s",
             "last ack       10 min ago",
             "last parked    never",
             "last error     connection refused (1 s ago)",
-            "spool          7 batches (5 of the past, 0 in memory only), 2 of 4 KiB",
+            "the API can't be reached; batches go to S3",
+            "spool          [#####·····] 50 %, 2 KiB of 4 KiB",
+            "               7 batches (5 of the past, 0 in memory only)",
             "losses ever    2 batches with 80 points (spool-full)",
         ] {
             assert!(text.contains(line), "{line} is missing in\n{text}");

@@ -3,7 +3,11 @@
 //! Every command returns an [`Answer`]; whoever runs the console in a script gets the same facts
 //! as JSON, under the same names.
 
+mod table;
+
 use serde_json::{Map, Value as Json};
+
+pub use table::{Style, duration};
 
 /// How bad it is; also the exit code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
@@ -94,7 +98,7 @@ impl Answer {
         Json::Object(object)
     }
 
-    pub fn to_text(&self) -> String {
+    pub fn to_text(&self, style: Style) -> String {
         let mut text = String::new();
         for (name, value) in &self.facts {
             text.push_str(&fact_line(name, value));
@@ -103,7 +107,10 @@ impl Answer {
             if !text.is_empty() {
                 text.push('\n');
             }
-            text.push_str(&section.to_text());
+            text.push_str(&table::of(section, style));
+        }
+        if !self.notes.is_empty() && !text.is_empty() {
+            text.push('\n');
         }
         for note in &self.notes {
             text.push_str(note);
@@ -114,21 +121,11 @@ impl Answer {
 }
 
 fn fact_line(name: &str, value: &Json) -> String {
-    let shown = cell(value);
+    let shown = table::cell(name, value);
     if shown.contains('\n') {
         format!("{name}:\n\n{shown}\n\n")
     } else {
         format!("{name}: {shown}\n")
-    }
-}
-
-fn cell(value: &Json) -> String {
-    match value {
-        Json::Null => "-".to_owned(),
-        Json::String(text) => text.clone(),
-        Json::Array(list) if list.is_empty() => "none".to_owned(),
-        Json::Array(list) => list.iter().map(cell).collect::<Vec<_>>().join(", "),
-        other => other.to_string(),
     }
 }
 
@@ -144,24 +141,6 @@ impl Section {
             pairs.map(|(name, value)| ((*name).to_owned(), value.clone())).collect::<Map<_, _>>()
         };
         self.rows.iter().map(object).map(Json::Object).collect()
-    }
-
-    fn to_text(&self) -> String {
-        if self.rows.is_empty() {
-            return format!("{}: none\n", self.name);
-        }
-        let mut table = comfy_table::Table::new();
-        table.load_preset(comfy_table::presets::NOTHING);
-        let style = |text: &str| {
-            comfy_table::Cell::new(text.to_uppercase()).add_attribute(comfy_table::Attribute::Bold)
-        };
-        table.set_header(self.columns.iter().map(|name| style(name)));
-        for row in &self.rows {
-            table.add_row(row.iter().map(cell));
-        }
-        let lines = table.to_string();
-        let lines: Vec<&str> = lines.lines().map(str::trim_end).collect();
-        format!("{}\n", lines.join("\n"))
     }
 }
 
@@ -187,7 +166,7 @@ mod tests {
         assert_eq!(json["environment"], "acme");
         assert_eq!(json["partitions"][0]["partition"], 3);
         assert_eq!(json["notes"][0], "partition 4 is behind");
-        let text = sample().to_text();
+        let text = sample().to_text(Style::Plain);
         for part in ["environment: acme", "PARTITION", "partition 4 is behind"] {
             assert!(text.contains(part), "{part} is not in\n{text}");
         }

@@ -3,14 +3,15 @@
 use std::io::Write;
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 use spillway_runtime::program::{self, EXIT_CONFIG, EXIT_FAILED, EXIT_USAGE};
 use spillway_runtime::settings;
 
 use crate::answer::{Answer, Verdict};
 use crate::cli::{Cli, Command, Config, Keys, Lag, Output, Reader, Spill, Status, Token, Topics};
 use crate::commands::{
-    check, gaps, incident, keys, lag, ledger, locate, migrate, reader, spill, token, topics,
+    check, doctor, drill, gaps, incident, ingest, keys, lag, ledger, locate, maintenance, migrate,
+    preflight, reader, shard, spill, token, topics,
 };
 use crate::desk::Desk;
 use crate::failure::Failure;
@@ -32,6 +33,12 @@ pub fn run() -> ExitCode {
     }
     if let Command::Config(Config::Reference) = cli.command {
         return print(settings::reference_markdown::<ConsoleSettings>().trim_end());
+    }
+    if let Command::Completions(completions) = &cli.command {
+        let mut text = Vec::new();
+        let mut command = Cli::command();
+        clap_complete::generate(completions.shell, &mut command, "spillway", &mut text);
+        return print(String::from_utf8_lossy(&text).trim_end());
     }
     let loaded: ConsoleSettings = match settings::load(cli.options.config.as_deref()) {
         Ok(loaded) => loaded,
@@ -95,23 +102,31 @@ async fn dispatch(desk: &Desk, command: Command) -> Result<Answer, Failure> {
         Command::Lag(options @ Lag { watch: false, .. }) => lag::look(desk, &options).await,
         Command::Lag(options) => lag::watch(desk, &options).await,
         Command::Gaps(filter) => gaps::run(desk, &filter).await,
-        Command::Ledger(filter) => ledger::run(desk, &filter).await,
+        Command::Ledger(options) => ledger::run(desk, &options).await,
         Command::Spill(Spill::Ls { limit }) => spill::ls(desk, limit).await,
         Command::Spill(Spill::Show { key }) => spill::show(desk, &key).await,
+        Command::Spill(Spill::Verify(objects)) => spill::verify::run(desk, &objects).await,
+        Command::Spill(Spill::Replay(objects)) => spill::replay::run(desk, &objects).await,
+        Command::Shard(command) => shard::run(desk, command).await,
+        Command::Ingest(command) => ingest::run(desk, command),
+        Command::Maintenance(command) => maintenance::run(desk, command),
+        Command::Preflight(options) => preflight::run(desk, &options).await,
+        Command::Doctor => doctor::run(desk).await,
+        Command::Drill(options) => drill::run(desk, &options).await,
         Command::Check(options) => check::run(desk, &options).await,
         Command::Status(Status::Export { dir, public_only }) => {
             status::export::run(desk, &dir, public_only).await
         }
         Command::Status(_) => status::show(desk).await,
         Command::Incident(command) => incident::run(desk, command),
-        Command::Config(_) => Ok(Answer::default()),
+        Command::Config(_) | Command::Completions(_) => Ok(Answer::default()),
     }
 }
 
 /// Prints an answer to stdout; the exit code is its verdict.
 pub fn show(desk: &Desk, answer: &Answer) -> ExitCode {
     let text = match desk.options.output {
-        Output::Table => answer.to_text(),
+        Output::Table => answer.to_text(desk.style()),
         Output::Json => format!("{:#}\n", answer.to_json()),
     };
     match print(text.trim_end_matches('\n')) {

@@ -1,11 +1,17 @@
 //! The command line: what can be asked for, and with which words.
 
+mod operate;
+
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use spillway_runtime::settings::Dur;
 
 use crate::status::incidents::{Impact, Phase};
+pub use operate::{
+    Admit, Completions, Drill, Failover, Ingest, Ledger, Maintenance, Objects, Preflight, Rebuild,
+    Shard, Switchover,
+};
 
 /// Operates Spillway: topics, schema, tokens, readers; lag, gaps, ledger, spill; an end-to-end
 /// check; the status page.
@@ -24,6 +30,9 @@ const EXAMPLES: &str = "Examples:
   spillway --config spillway.toml token create --environment acme --yes
   spillway --config spillway.toml lag --watch
   spillway --config spillway.toml --output json gaps --environment acme
+  spillway --config spillway.toml ledger AGENT/EPOCH/SEQ
+  spillway --config spillway.toml shard switchover s0 --expected-primary db-0:3306 --dry-run
+  spillway completions bash > /etc/bash_completion.d/spillway
 
 Exit codes: 0 ok, 1 warning, 2 critical or failed, 64 wrong command line, 78 wrong settings.
 What changes anything prints its plan first and asks; --yes answers, --dry-run only plans.";
@@ -76,13 +85,28 @@ pub enum Command {
     Lag(Lag),
     /// What did not arrive, by name.
     Gaps(Filter),
-    /// What arrived, per agent and epoch.
-    Ledger(Filter),
+    /// What arrived, per agent and epoch; or one batch, hop by hop.
+    Ledger(Ledger),
     /// What is parked in S3.
     #[command(subcommand)]
     Spill(Spill),
+    /// MySQL servers: who is primary, and who is to be.
+    #[command(subcommand)]
+    Shard(Shard),
+    /// Whom the API servers admit.
+    #[command(subcommand)]
+    Ingest(Ingest),
+    /// One change at a time: a lock with a reason and an owner.
+    #[command(subcommand)]
+    Maintenance(Maintenance),
+    /// May this be stopped now? Refuses what would break ISR, replica count or the last of a kind.
+    Preflight(Preflight),
     /// Is everything there, and does a batch come through both ways?
     Check(Check),
+    /// What is wrong with this console, its files and its ways; each with how to mend it.
+    Doctor,
+    /// A safe exercise on the running system.
+    Drill(Drill),
     /// The status page.
     #[command(subcommand)]
     Status(Status),
@@ -92,6 +116,8 @@ pub enum Command {
     /// Check or show the console's own settings.
     #[command(subcommand)]
     Config(Config),
+    /// Completions for your shell, to be put where it looks for them.
+    Completions(Completions),
 }
 
 #[derive(Debug, Subcommand)]
@@ -113,6 +139,9 @@ pub struct CreateTopics {
     /// Topics that hold records already but have no position: start at their first record.
     #[arg(long)]
     pub from_beginning: bool,
+    /// How long to wait for Kafka while it does not answer, as when it was started a moment ago.
+    #[arg(long, default_value = "30s")]
+    pub wait: Dur,
 }
 
 #[derive(Debug, Subcommand)]
@@ -192,6 +221,9 @@ pub struct Lag {
     /// Look again every two seconds until interrupted.
     #[arg(long)]
     pub watch: bool,
+    /// Between the two looks that rates and trend come from; 0s looks once.
+    #[arg(long, default_value = "2s")]
+    pub window: Dur,
     /// Every partition, not only the shards' sums and the partitions that are behind.
     #[arg(long)]
     pub partitions: bool,
@@ -218,6 +250,10 @@ pub enum Spill {
         #[arg(long, default_value_t = 50)]
         limit: usize,
     },
+    /// Open and judge objects as the recovery worker would; publishes and deletes nothing.
+    Verify(Objects),
+    /// Put quarantined objects back for the recovery worker, once their cause is mended.
+    Replay(Objects),
     /// One object's clear header; its batches too if keys_dir has its key.
     Show {
         /// `spill/…` or only the 32 digits.

@@ -135,7 +135,7 @@ fn append(path: &Path, line: &Line<'_>) -> std::io::Result<()> {
 }
 
 /// `uid 1000 on db-1`, for the journal's reader: the login's user, or the process's without one.
-fn who() -> String {
+pub fn who() -> String {
     const NO_LOGIN: &str = "4294967295";
     let read = |path| std::fs::read_to_string(path).unwrap_or_default();
     let (login, status) = (read("/proc/self/loginuid"), read("/proc/self/status"));

@@ -1,10 +1,12 @@
 //! What every command works with: the settings, the options, and the two operators' files.
 
+use std::io::IsTerminal;
 use std::path::PathBuf;
 
 use spillway_runtime::settings::SecretFileError;
 use spillway_runtime::shards::{Shard, ShardMap, ShardsError};
 
+use crate::answer::Style;
 use crate::cli::Options;
 use crate::consent::{self, Consent, ConsentError, Plan};
 use crate::reach::kafka::Kafka;
@@ -36,6 +38,14 @@ impl Desk {
         match environment {
             Some(name) => map.shard_of_environment(name).into_iter().collect(),
             None => map.shards.iter().collect(),
+        }
+    }
+
+    /// Colours are for a terminal whose user did not refuse them (https://no-color.org).
+    pub fn style(&self) -> Style {
+        match std::io::stdout().is_terminal() && !crate::settings::no_color() {
+            true => Style::Coloured,
+            false => Style::Plain,
         }
     }
 

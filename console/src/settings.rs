@@ -23,6 +23,11 @@ pub struct ConsoleSettings {
     pub shards_file: PathBuf,
     /// Who may send; written by `spillway token`.
     pub tokens_file: PathBuf,
+    /// Whom the API servers admit; written by `spillway ingest`, read by ingest-api's
+    /// `admission.file`.
+    pub admission_file: PathBuf,
+    /// The lock of `spillway maintenance`: one change at a time.
+    pub maintenance_file: PathBuf,
     /// The recovery worker's private keys, `<key id>.key`; written by `spillway keys create`.
     pub keys_dir: PathBuf,
     /// What was changed with this console, one JSON object a line; written before anything else.
@@ -37,6 +42,8 @@ pub struct ConsoleSettings {
     pub mysql: MysqlSettings,
     /// The MySQL user who owns the schema, for `spillway migrate`; without one, `[mysql]`'s.
     pub migrate: MysqlSettings,
+    /// As whom a replica follows its primary, for `spillway shard`: user and password alone.
+    pub replication: MysqlSettings,
     /// The bucket that agents park in, with the recovery worker's key.
     pub s3: S3Settings,
     /// The API that agents send to.
@@ -100,6 +107,8 @@ impl Default for ConsoleSettings {
         Self {
             shards_file: PathBuf::from("/etc/spillway/shards.toml"),
             tokens_file: PathBuf::from("/etc/spillway/tokens.toml"),
+            admission_file: PathBuf::from("/etc/spillway/admission.toml"),
+            maintenance_file: PathBuf::from("/var/lib/spillway/maintenance.json"),
             keys_dir: PathBuf::from("/etc/spillway/keys"),
             journal_file: PathBuf::from("/var/lib/spillway/journal.jsonl"),
             raw_retention: Dur::from_days(7),
@@ -110,6 +119,7 @@ impl Default for ConsoleSettings {
             },
             mysql: MysqlSettings::default(),
             migrate: MysqlSettings::default(),
+            replication: MysqlSettings::default(),
             s3: S3Settings::default(),
             api: ApiSettings::default(),
             status: StatusSettings::default(),
@@ -118,6 +128,11 @@ impl Default for ConsoleSettings {
             shutdown: ShutdownSettings::default(),
         }
     }
+}
+
+/// Whether the user asked every program for no colours (https://no-color.org).
+pub fn no_color() -> bool {
+    std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())
 }
 
 impl Default for ApiSettings {

@@ -92,6 +92,43 @@ fn where_an_environment_lives_is_known_while_everything_is_down() {
 }
 
 #[test]
+fn an_environment_is_paused_and_admitted_in_the_file_that_the_api_reads() {
+    let site = offline();
+    assert_eq!(site.ok("ingest show")["share"], 1.0);
+    site.run("ingest pause acme --yes");
+    site.run("ingest admit --share 0.25 --yes");
+    let file: toml::Table = site.read("admission.toml").parse().unwrap();
+    assert_eq!((&file["share"], &file["paused"][0]), (&0.25.into(), &"acme".into()));
+    let shown = site.run("ingest show");
+    assert_eq!((shown.code, &shown.json["paused"][0]), (1, &"acme".into()), "{shown:?}");
+    assert_eq!(site.ok("ingest admit --all --yes")["paused"], serde_json::json!([]));
+    assert_eq!(site.refused("ingest admit --share 2 --yes", 64).lines().count(), 1);
+    assert!(site.refused("ingest pause acme", 64).contains("pass --yes"));
+}
+
+#[test]
+fn the_maintenance_lock_has_a_reason_and_an_owner_and_only_one() {
+    let site = offline();
+    assert_eq!(site.ok("maintenance show")["held"], false);
+    let begun = site.ok("maintenance begin --reason kernels --for 1h --yes");
+    assert_eq!((&begun["held"], &begun["reason"]), (&true.into(), &"kernels".into()));
+    assert!(site.refused("maintenance begin --reason mine --yes", 2).contains("kernels"));
+    site.ok("maintenance end --yes");
+    assert!(site.refused("maintenance end --yes", 2).contains("nobody holds"));
+}
+
+#[test]
+fn shells_complete_commands_without_any_settings() {
+    let site = offline();
+    for shell in ["bash", "zsh", "fish"] {
+        let ran = site.run_with(&format!("completions {shell}"), &[]);
+        assert_eq!(ran.code, 0, "{ran:?}");
+    }
+    assert_eq!(site.ok("drill ls")["drills"][0]["drill"], "s3-canary");
+    assert!(site.refused("drill nonsense", 64).contains("spillway drill ls"));
+}
+
+#[test]
 fn wrong_command_lines_exit_64_and_wrong_settings_78() {
     let site = offline();
     for command in ["", "frobnicate", "reader create", "reader create --all --environment x"] {
@@ -108,7 +145,9 @@ fn wrong_command_lines_exit_64_and_wrong_settings_78() {
 #[test]
 fn unreachable_servers_are_told_in_one_sentence_that_says_what_to_do() {
     let site = Site::new(SHARDS, "[kafka]\nbrokers = [\"127.0.0.1:1\"]\n");
-    let sentence = site.refused("topics create --yes", 2);
+    let waited = site.refused("topics create --wait 1s --yes", 2);
+    assert!(waited.contains("waiting for it"), "{waited}");
+    let sentence = site.refused("topics create --wait 0s --yes", 2);
     assert!(sentence.contains("is it up, and is kafka.brokers right?"), "{sentence}");
     assert_eq!(sentence.lines().count(), 1, "{sentence}");
     let sentence = site.refused("spill ls", 64);

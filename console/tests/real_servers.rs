@@ -65,10 +65,15 @@ async fn a_site_is_made_step_by_step_and_each_step_may_be_repeated() {
     let journal = site.read("journal.jsonl");
     assert!(journal.contains("seed 8 positions on shard s0"), "{journal}");
     let lag = site.ok("lag");
-    assert_eq!((&lag["verdict"], &lag["shards"][0]["state"]), (&"ok".into(), &"ok".into()));
+    assert_eq!((&lag["verdict"], &lag["shards"][0]["state"]), (&"ok".into(), &"OK".into()));
+    assert_eq!(
+        (&lag["shards"][0]["in_per_s"], &lag["shards"][0]["eta_s"]),
+        (&0.0.into(), &0.0.into())
+    );
     assert_eq!(site.ok("gaps")["complete"], true);
     assert_eq!(site.ok("ledger")["missing_batches"], 0);
     assert_eq!(site.ok("spill ls")["objects"], 0);
+    what_operators_ask_of_a_new_site(&site, &stack);
     stack.stop();
 }
 
@@ -146,7 +151,9 @@ async fn with_a_shard_down_the_answer_says_so_and_is_never_all_is_well() {
     publish_one(&stack.file().kafka, 3).await;
     stack.kill("mysql-s0").await.unwrap();
     let lag = site.run("lag");
-    assert_eq!((lag.code, &lag.json["shards"][0]["state"]), (2, &"unknown".into()), "{lag:?}");
+    assert_eq!((lag.code, &lag.json["shards"][0]["state"]), (2, &"UNKNOWN".into()), "{lag:?}");
+    let parted = lag.json["partitions"].as_array().unwrap();
+    assert!(parted.iter().any(|row| row["end_offset"] == 1), "Kafka's part is told: {lag:?}");
     let gaps = site.run("gaps");
     assert_eq!((gaps.code, &gaps.json["complete"]), (2, &false.into()), "{gaps:?}");
     let note = gaps.json["notes"][0].to_string();
@@ -164,6 +171,39 @@ async fn dashboards_run_and_prune_and_hosts_have_charts() {
     grafana::every_statement_runs_and_prunes(&mut root).await;
     grafana::hosts_have_charts_and_names_are_only_text(&site).await;
     stack.stop();
+}
+
+fn what_operators_ask_of_a_new_site(site: &Site, stack: &Stack) {
+    let unheard =
+        "ledger 00000000-0000-0000-0000-000000000001/00000000-0000-0000-0000-000000000002/3";
+    let traced = site.run(unheard);
+    assert_eq!(traced.code, 1, "{traced:?}");
+    assert_eq!(traced.json["conclusion"], "nobody here has ever heard of it");
+    let broker = &stack.file().kafka;
+    let stopped = site.run(&format!("preflight --stop {broker}"));
+    assert_eq!(stopped.code, 2, "one broker of one may not be stopped: {stopped:?}");
+    let words = stopped.json.to_string();
+    assert!(
+        words.contains("could not be written") && words.contains("0 in sync, 1 needed"),
+        "{words}"
+    );
+    let nobody = site.refused("preflight --stop nobody:1", 64);
+    assert!(nobody.contains("nothing here is called nobody:1"), "{nobody}");
+    let found = site.run("doctor").json;
+    let findings = found["findings"].as_array().unwrap();
+    let of = |what: &str| findings.iter().find(|row| row["what"] == what).unwrap();
+    assert_eq!(of("mysql s0")["state"], "ok", "{found:#}");
+    assert!(of("failover s0")["fix"].as_str().unwrap().contains("shard rebuild"), "{found:#}");
+    assert!(findings.iter().all(|row| row["state"] == "ok" || row["fix"].is_string()), "{found:#}");
+    let listed = site.ok("shard ls");
+    assert_eq!(
+        (&listed["servers"][0]["state"], &listed["servers"][0]["epoch"]),
+        (&"ok".into(), &1.into())
+    );
+    let refused = site.refused("shard switchover s0 --yes", 2);
+    assert!(refused.contains("no replica in shards.toml"), "{refused}");
+    let small = site.ok("topics check");
+    assert!(small["dead_letter_bytes"].as_u64() > Some(1 << 20), "{small:#}");
 }
 
 async fn publish_one(brokers: &str, partition: i32) {

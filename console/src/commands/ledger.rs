@@ -5,9 +5,10 @@ use spillway_runtime::mysql::text;
 use sqlx::Row;
 use sqlx::mysql::MySqlRow;
 
+use super::trace;
 use super::views::{Question, ask_all};
 use crate::answer::{Answer, Verdict};
-use crate::cli::Filter;
+use crate::cli::{Filter, Ledger};
 use crate::desk::Desk;
 use crate::failure::Failure;
 
@@ -26,7 +27,14 @@ const COLUMNS: [&str; 10] = [
 
 const MISSING: usize = 9;
 
-pub async fn run(desk: &Desk, filter: &Filter) -> Result<Answer, Failure> {
+pub async fn run(desk: &Desk, options: &Ledger) -> Result<Answer, Failure> {
+    match &options.batch {
+        Some(batch) => trace::run(desk, batch).await,
+        None => totals(desk, &options.filter).await,
+    }
+}
+
+async fn totals(desk: &Desk, filter: &Filter) -> Result<Answer, Failure> {
     let map = desk.shards()?;
     let shards = desk.shards_of(&map, filter.environment.as_deref());
     let question = Question::new(

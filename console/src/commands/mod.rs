@@ -13,7 +13,15 @@ pub mod views;
 pub mod lag;
 pub mod gaps;
 pub mod ledger;
+pub mod trace;
 pub mod spill;
 
+pub mod maintenance;
+pub mod ingest;
+pub mod shard;
+
+pub mod preflight;
+pub mod doctor;
 pub mod check;
 pub mod incident;
+pub mod drill;

@@ -1,6 +1,7 @@
 //! `spillway topics create|check`: Kafka's topics, and with them the consumer's first positions.
 
-use spillway_proto::kafka_record::Lane;
+use spillway_proto::kafka_record::{Lane, TOPIC_DEAD_LETTERS};
+use spillway_proto::limits::DEAD_LETTER_BYTES_MAX;
 use spillway_publisher::check_topics;
 use spillway_runtime::shards::{Shard, ShardMap};
 
@@ -37,7 +38,7 @@ pub enum TopicsProblem {
 pub async fn create(desk: &Desk, options: &CreateTopics) -> Result<Answer, Failure> {
     let map = desk.shards()?;
     let kafka = desk.kafka()?;
-    let cluster = kafka.look().await?;
+    let cluster = kafka.look_patiently(options.wait.get()).await?;
     check_counts(&map, &cluster)?;
     let missing: Vec<&'static str> =
         TOPICS.into_iter().filter(|topic| !cluster.partitions.contains_key(topic)).collect();
@@ -163,7 +164,41 @@ pub async fn check(desk: &Desk) -> Result<Answer, Failure> {
     }
     let section = answer.section("shards", &["shard", "positions", "state"]);
     section.rows = rows;
+    dead_letters(desk, &mut answer).await?;
     Ok(answer)
+}
+
+/// What the dead letters' topic must be: a letter is a record with its reason around it, so larger
+/// than any record, and it must neither expire nor be compacted away. No program asks for this
+/// before it needs it, since a lane that stands still for it would be worse.
+async fn dead_letters(desk: &Desk, answer: &mut Answer) -> Result<(), Failure> {
+    const NAMES: [&str; 3] = ["max.message.bytes", "retention.ms", "cleanup.policy"];
+    let values = desk.kafka()?.topic_values(&NAMES).await?;
+    let of = |name: &str| {
+        let value = values.iter().find(|v| v.topic == TOPIC_DEAD_LETTERS && v.name == name);
+        value.map(|value| value.value.clone())
+    };
+    let bytes = of("max.message.bytes").and_then(|text| text.parse::<usize>().ok());
+    answer.fact("dead_letter_bytes", bytes);
+    if bytes.is_some_and(|bytes| bytes < DEAD_LETTER_BYTES_MAX) {
+        let text = format!(
+            "{TOPIC_DEAD_LETTERS} takes {} bytes a record, and a dead letter may have \
+             {DEAD_LETTER_BYTES_MAX}: a partition would be held at the first large one. Set \
+             max.message.bytes of the topic",
+            bytes.unwrap_or_default()
+        );
+        answer.trouble(Verdict::Critical, text);
+    }
+    for (name, must) in [("retention.ms", "-1"), ("cleanup.policy", "delete")] {
+        if let Some(found) = of(name).filter(|found| found != must) {
+            let text = format!(
+                "{TOPIC_DEAD_LETTERS} has {name}={found}, and must have {must}: dead letters would \
+                 vanish unread"
+            );
+            answer.trouble(Verdict::Warning, text);
+        }
+    }
+    Ok(())
 }
 
 /// Every partition has its position, of this shard and this cluster, inside the topic.
@@ -197,7 +232,12 @@ mod tests {
     use super::*;
 
     fn options(copies: Option<i32>, min_insync: Option<i32>) -> CreateTopics {
-        CreateTopics { replication_factor: copies, min_insync, from_beginning: false }
+        CreateTopics {
+            replication_factor: copies,
+            min_insync,
+            from_beginning: false,
+            wait: spillway_runtime::settings::Dur::from_secs(0),
+        }
     }
 
     #[test]

@@ -26,11 +26,14 @@ impl Site {
         let path = |name: &str| site.path(name).display().to_string();
         let own = format!(
             "shards_file = {:?}\ntokens_file = {:?}\nkeys_dir = {:?}\njournal_file = {:?}\n\
+             admission_file = {:?}\nmaintenance_file = {:?}\n\
              status.history_file = {:?}\nstatus.incidents_file = {:?}\n",
             path("shards.toml"),
             path("tokens.toml"),
             path("keys"),
             path("journal.jsonl"),
+            path("admission.toml"),
+            path("maintenance.json"),
             path("status-history.json"),
             path("incidents.jsonl")
         );

@@ -17,7 +17,8 @@ use crate::process::ProcessSpec;
 /// data, so this password guards nothing.
 pub const ADMIN_USER: &str = "stack";
 pub const ADMIN_PASSWORD: &str = "stack";
-const REPLICATION_USER: &str = "stack_replication";
+pub(crate) const REPLICATION_USER: &str = "stack_replication";
+pub(crate) const REPLICATION_PASSWORD: &str = "stack";
 const POOL_ACQUIRE: Duration = Duration::from_secs(10);
 
 /// One server: where it lies and what it is.

@@ -71,7 +71,9 @@ pub enum CanaryFault {
 }
 
 /// What was sent, and how to find it again.
-struct Canary {
+#[derive(Debug)]
+pub struct Canary {
+    pub id: BatchId,
     frame: Bytes,
     window_ts: u32,
     value: f64,
@@ -103,7 +105,7 @@ impl Canary {
             closing: false,
             host_info: None,
         };
-        Ok(Self { frame: Encoder::new().encode(&batch)?, window_ts, value, way })
+        Ok(Self { id, frame: Encoder::new().encode(&batch)?, window_ts, value, way })
     }
 }
 
@@ -119,7 +121,7 @@ pub async fn send_both(
     let by_s3 = stages.stage("canary: park in S3", over_s3(desk, token)).await;
     if let Some(canary) = by_http {
         let wait = async {
-            let took = arrived(desk, map, token, &canary, options).await?;
+            let took = arrived(desk, map, token, &canary, options.within.get()).await?;
             let partition = map.partitioning().map(|p| p.partition_of(&token.environment, HOST));
             let partition = partition.unwrap_or_default();
             let after = options.within.get();
@@ -129,7 +131,7 @@ pub async fn send_both(
     }
     if let Some((canary, key)) = by_s3 {
         let wait = async {
-            match arrived(desk, map, token, &canary, options).await? {
+            match arrived(desk, map, token, &canary, options.within.get()).await? {
                 Some(took) => Ok(readable(took)),
                 None => Err(stuck_in_s3(desk, key, options.within.get()).await?.into()),
             }
@@ -142,7 +144,8 @@ fn readable(took: Duration) -> ((), String) {
     ((), format!("readable in MySQL after {:.1} s", took.as_secs_f64()))
 }
 
-async fn over_http(desk: &Desk, token: &CanaryToken) -> Result<(Canary, String), Failure> {
+/// Sends a canary as an agent does.
+pub async fn over_http(desk: &Desk, token: &CanaryToken) -> Result<(Canary, String), Failure> {
     let endpoint = desk.settings.api.endpoints.first().ok_or(CanaryFault::NoEndpoint)?;
     let canary = Canary::new(&token.environment, "http")?;
     let url = join(endpoint, "/v1/batches");
@@ -162,7 +165,8 @@ async fn over_http(desk: &Desk, token: &CanaryToken) -> Result<(Canary, String),
     Ok((canary, format!("{} took it, so Kafka has it", crate::reach::http::host_of(&url))))
 }
 
-async fn over_s3(
+/// Seals a canary and parks it as an agent does.
+pub async fn over_s3(
     desk: &Desk,
     token: &CanaryToken,
 ) -> Result<((Canary, ObjectKey), String), Failure> {
@@ -197,12 +201,12 @@ fn seal(desk: &Desk, token: &CanaryToken, frame: &Bytes) -> Result<(ObjectKey, B
 }
 
 /// How long until the canary could be read through the view; `None` when it could not in time.
-async fn arrived(
+pub async fn arrived(
     desk: &Desk,
     map: &ShardMap,
     token: &CanaryToken,
     canary: &Canary,
-    options: &Check,
+    within: Duration,
 ) -> Result<Option<Duration>, Failure> {
     let Some(shard) = map.shard_of_environment(&token.environment) else { return Ok(None) };
     let began = Instant::now();
@@ -221,14 +225,19 @@ async fn arrived(
         if found > 0 {
             return Ok(Some(began.elapsed()));
         }
-        if began.elapsed() >= options.within.get() {
+        if began.elapsed() >= within {
             return Ok(None);
         }
         tokio::time::sleep(LOOK_EVERY).await;
     }
 }
 
-async fn stuck_in_s3(desk: &Desk, key: ObjectKey, after: Duration) -> Result<CanaryFault, Failure> {
+/// Why a parked canary did not come home: nobody took it, or somebody did not finish.
+pub async fn stuck_in_s3(
+    desk: &Desk,
+    key: ObjectKey,
+    after: Duration,
+) -> Result<CanaryFault, Failure> {
     let claim = format!("{CLAIM_PREFIX}{}", key.name());
     let claimed = spill::bucket(desk)?.head(&claim).await?.is_some();
     Ok(match claimed {

@@ -3,8 +3,8 @@
 //! Stages stand in the order a batch takes. A stage that fails is named and does not hide the
 //! others; the canary is sent over HTTP and over S3, and must be readable in MySQL in time.
 
-mod preflight;
-mod canary;
+pub mod preflight;
+pub mod canary;
 
 pub use canary::HOST as CANARY_HOST;
 

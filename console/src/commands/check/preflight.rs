@@ -123,7 +123,7 @@ pub async fn consumer(desk: &Desk, map: &ShardMap) -> Found<()> {
         return Err(CheckFault::Troubles(look.troubles).into());
     }
     let worst_s = look.places.iter().filter_map(|place| place.lag_s).fold(0.0, f64::max);
-    let stopped = |place: &&lag::Place| place.state >= lag::State::Stopped;
+    let stopped = |place: &&lag::Place| place.state >= lag::State::Stall;
     let partitions = look.places.iter().filter(stopped).count();
     match partitions {
         0 => Ok(((), format!("{worst_s:.1} s behind at most"))),

@@ -83,6 +83,7 @@ impl Site<'_> {
             "http": { "listen": port.address(), "status_page": status_page },
             "admin": { "listen": admin.address() },
             "tokens": { "file": self.dir.tokens_toml() },
+            "admission": { "file": admission_toml(self.dir.root()) },
             "topics": { "partitions": PARTITIONS, "group": PARTITION_GROUP },
             "kafka": { "brokers": self.links.bootstrap(End::IngestApi, self.servers) },
         });
@@ -269,6 +270,11 @@ impl Site<'_> {
 /// Where operators' commands find their settings.
 pub(crate) fn console_config(dir: &StackDir) -> PathBuf {
     dir.config("console.toml")
+}
+
+/// Whom the API servers admit; absent until an operator writes it.
+pub(crate) fn admission_toml(root: &Path) -> PathBuf {
+    root.join("config").join("admission.toml")
 }
 
 /// The folder's file for one shard map: its own where MySQL is reached through proxies.

@@ -13,12 +13,12 @@ use serde_json::{Value, json};
 use super::dir::StackDir;
 use super::link::{End, Links};
 use super::options::{ENVIRONMENTS, StackOptions};
-use super::programs::{PARTITION_GROUP, PARTITIONS, console_config};
+use super::programs::{PARTITION_GROUP, PARTITIONS, admission_toml, console_config};
 use super::servers::{BUCKET, Servers};
 use super::{StatusPages, blocking, settings_file};
 use crate::errand;
 use crate::error::StackError;
-use crate::mysql::MysqlServer;
+use crate::mysql::{MysqlServer, REPLICATION_PASSWORD, REPLICATION_USER};
 use crate::ports::Port;
 use crate::progress::Progress;
 
@@ -159,6 +159,8 @@ impl Seeding<'_> {
             "tokens_file": self.dir.tokens_toml(),
             "keys_dir": self.dir.keys(),
             "journal_file": self.dir.data("journal.jsonl"),
+            "maintenance_file": self.dir.data("maintenance.json"),
+            "admission_file": admission_toml(self.dir.root()),
             // Servers that were started a moment ago, on a machine that has much else to do.
             "remote_deadline": "1m",
             "kafka": { "brokers": self.servers.bootstrap().split(',').collect::<Vec<_>>() },
@@ -166,6 +168,7 @@ impl Seeding<'_> {
                 "user": "spillway_console",
                 "password_file": self.dir.secret("spillway_console"),
             },
+            "replication": { "user": REPLICATION_USER, "password": REPLICATION_PASSWORD },
             "s3": {
                 "endpoint": format!("http://{}", self.servers.s3_port.address()),
                 "bucket": BUCKET,

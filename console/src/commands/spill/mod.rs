@@ -1,4 +1,7 @@
-//! `spillway spill ls|show`: what is parked in S3, and what is in it.
+//! `spillway spill ls|show|verify|replay`: what is parked in S3, and what is in it.
+
+pub mod replay;
+pub mod verify;
 
 use jiff::Timestamp;
 use serde_json::Value as Json;
@@ -7,9 +10,11 @@ use spillway_proto::limits::SEALED_OBJECT_BYTES_MAX;
 use spillway_proto::object_key::{ObjectKey, SPILL_PREFIX};
 use spillway_proto::sealed_object::{ClearHeader, Payload};
 use spillway_recovery_worker::bucket::{Bucket, Listed};
+use spillway_recovery_worker::quarantine::QUARANTINE_PREFIX;
 use spillway_recovery_worker::unseal::unseal;
 
 use super::keys;
+use super::trace::time;
 use crate::answer::{Answer, Verdict};
 use crate::desk::Desk;
 use crate::failure::{Failure, UsageError};
@@ -62,25 +67,45 @@ pub async fn ls(desk: &Desk, limit: usize) -> Result<Answer, Failure> {
     }
     let section = answer.section("parked", &["key", "bytes", "age_s", "arrived"]);
     for object in objects.iter().take(limit) {
-        let arrived = Timestamp::from_millisecond(object.modified_ms);
         section.row([
             object.key.as_str().into(),
             object.bytes.into(),
             age_s(object).into(),
-            arrived.map(|at| at.to_string()).unwrap_or_default().into(),
+            time(object.modified_ms).into(),
         ]);
     }
     Ok(answer)
 }
 
+/// The object that an operator names, by its whole key or by its digits, also in quarantine.
+pub fn named(text: &str) -> Result<ObjectKey, UsageError> {
+    let name = text.strip_prefix(SPILL_PREFIX).or(text.strip_prefix(QUARANTINE_PREFIX));
+    let whole = format!("{SPILL_PREFIX}{}", name.unwrap_or(text));
+    ObjectKey::parse(&whole).ok_or_else(|| {
+        UsageError(format!("{text:?} is no object's name: spill/ and 32 hexadecimal digits"))
+    })
+}
+
+/// Lets at most so many objects through a second; the first at once.
+#[derive(Debug)]
+pub struct Pace {
+    ticks: tokio::time::Interval,
+}
+
+impl Pace {
+    pub fn new(per_second: std::num::NonZeroU32) -> Self {
+        let mut ticks = tokio::time::interval(std::time::Duration::from_secs(1) / per_second.get());
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        Self { ticks }
+    }
+
+    pub async fn next(&mut self) {
+        self.ticks.tick().await;
+    }
+}
+
 pub async fn show(desk: &Desk, key: &str) -> Result<Answer, Failure> {
-    let whole = match key.starts_with(SPILL_PREFIX) {
-        true => key.to_owned(),
-        false => format!("{SPILL_PREFIX}{key}"),
-    };
-    let key = ObjectKey::parse(&whole).ok_or_else(|| {
-        UsageError(format!("{whole:?} is no object's name: spill/ and 32 hexadecimal digits"))
-    })?;
+    let key = named(key)?;
     let bytes_max = SEALED_OBJECT_BYTES_MAX as u64;
     let (object, _) = bucket(desk)?.get(key.as_str(), None, bytes_max).await?;
     let (header, ciphertext) = ClearHeader::parse(&object)?;

@@ -1,6 +1,9 @@
 //! Kafka, asked as an administrator. The client's calls block, and so does dropping it, so each
 //! look is one visit to a blocking thread with one deadline for all of it.
 
+mod layout;
+mod records;
+
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
@@ -17,11 +20,17 @@ use spillway_proto::limits::{DEAD_LETTER_BYTES_MAX, KAFKA_MESSAGE_BYTES_MAX};
 use spillway_publisher::KafkaSettings;
 use spillway_runtime::settings::SecretFileError;
 
+pub use layout::{Layout, PartitionCopies, TopicValue};
+pub use records::Found;
+
 /// All of Spillway's topics.
 pub const TOPICS: [&str; 3] = ["spillway.live", "spillway.backlog", TOPIC_DEAD_LETTERS];
 
 /// Between two questions to a partition that has no leader yet.
 const LEADER_PAUSE: Duration = Duration::from_millis(100);
+
+/// Between two questions to a Kafka that does not answer.
+const UNREACHABLE_PAUSE: Duration = Duration::from_millis(500);
 
 /// Why Kafka could not be looked at or changed.
 #[derive(Debug, thiserror::Error)]
@@ -178,6 +187,25 @@ impl Kafka {
             Ok(partitions.filter(|one| one.isr().len() < one.replicas().len()).count())
         })
         .await
+    }
+
+    /// The same, but a Kafka that is not there yet is waited for: a broker that starts refuses
+    /// connections for seconds, and the client calls that "all brokers down".
+    pub async fn look_patiently(&self, within: Duration) -> Result<Cluster, KafkaFault> {
+        let until = Instant::now() + within;
+        let mut told = false;
+        loop {
+            match self.look().await {
+                Err(KafkaFault::Unreachable { cause, .. }) if Instant::now() < until => {
+                    if !told {
+                        eprintln!("Kafka does not answer yet ({cause}); waiting for it");
+                        told = true;
+                    }
+                    tokio::time::sleep(UNREACHABLE_PAUSE).await;
+                }
+                found => return found,
+            }
+        }
     }
 
     /// The ends of partitions `0..partitions` of these lanes. The moments after a partition was

@@ -1,0 +1,152 @@
+//! What is asked of the console when something is to be changed, moved or tried.
+
+use std::num::NonZeroU32;
+
+use clap::{Args, Subcommand};
+use spillway_runtime::settings::Dur;
+
+use super::Filter;
+
+/// `spillway ledger [BATCH]`.
+#[derive(Debug, Args)]
+pub struct Ledger {
+    /// Follow one batch through every hop: AGENT/EPOCH/SEQ, or content/HASH.
+    pub batch: Option<String>,
+    #[command(flatten)]
+    pub filter: Filter,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Shard {
+    /// Every server of every shard: role, replication, epoch.
+    Ls,
+    /// Make a replica the primary while both are well; nothing is replayed.
+    Switchover(Switchover),
+    /// Make a replica the primary because the primary is gone; Kafka replays what it lacks.
+    Failover(Failover),
+    /// Let a server follow its shard's primary again, as after a failover.
+    Rebuild(Rebuild),
+}
+
+#[derive(Debug, Args)]
+pub struct Switchover {
+    /// The shard's name in shards.toml.
+    pub shard: String,
+    /// The replica, HOST:PORT as in shards.toml; the one that has most unless told.
+    #[arg(long, value_name = "HOST:PORT")]
+    pub to: Option<String>,
+    /// Refuse if shards.toml names another primary than this.
+    #[arg(long, value_name = "HOST:PORT")]
+    pub expected_primary: Option<String>,
+    /// How long the replica may take to have all that the primary has; else nothing changes.
+    #[arg(long, default_value = "30s")]
+    pub catch_up: Dur,
+    /// How long consumers may take to be seen at the new primary; 0s does not wait for them.
+    #[arg(long, default_value = "60s")]
+    pub consumers_within: Dur,
+}
+
+#[derive(Debug, Args)]
+pub struct Failover {
+    #[command(flatten)]
+    pub how: Switchover,
+    /// You know that this primary is gone and stays so: it can't be reached to be fenced.
+    #[arg(long, value_name = "HOST:PORT")]
+    pub primary_is_gone: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct Rebuild {
+    /// The shard's name in shards.toml.
+    pub shard: String,
+    /// The server that is to follow; it is added to the shard's replicas.
+    #[arg(long, value_name = "HOST:PORT")]
+    pub server: String,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Maintenance {
+    /// Take the lock: nobody else changes servers until you end it.
+    Begin {
+        /// Why; everybody who is refused is told.
+        #[arg(long)]
+        reason: String,
+        /// After this it no longer holds anyone up.
+        #[arg(long = "for", default_value = "2h")]
+        lasts: Dur,
+    },
+    /// Give the lock back.
+    End {
+        /// Although somebody else holds it.
+        #[arg(long)]
+        force: bool,
+    },
+    /// Who holds it, and why.
+    Show,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Ingest {
+    /// Admit a share of all agents, or an environment that was paused.
+    Admit(Admit),
+    /// Answer an environment's senders 503 until it is admitted again; agents keep their data.
+    Pause {
+        /// The environment's name.
+        environment: String,
+    },
+    /// What admission.toml says.
+    Show,
+}
+
+#[derive(Debug, Args)]
+#[group(required = true, multiple = true)]
+pub struct Admit {
+    /// Of all agents, by hash of their id, between 0 and 1: always the same ones.
+    #[arg(long)]
+    pub share: Option<f64>,
+    /// An environment that was paused.
+    #[arg(long)]
+    pub environment: Option<String>,
+    /// Everyone: share 1, and no environment paused.
+    #[arg(long, conflicts_with_all = ["share", "environment"])]
+    pub all: bool,
+}
+
+/// What of the parked objects a command is about.
+#[derive(Debug, Args)]
+pub struct Objects {
+    /// Objects: `spill/…` or only the 32 digits; all of them unless told.
+    pub keys: Vec<String>,
+    /// Objects at most, oldest first.
+    #[arg(long, default_value_t = 1_000)]
+    pub limit: usize,
+    /// Objects a second at most.
+    #[arg(long, default_value = "20")]
+    pub rate: NonZeroU32,
+    /// Go on behind this key, where an earlier run was ended.
+    #[arg(long, value_name = "KEY")]
+    pub resume_after: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct Preflight {
+    /// What is about to be stopped: HOST:PORT of a broker or a MySQL server, or a program's name
+    /// in status.programs. Without it: which of all could be.
+    #[arg(long = "stop", value_name = "NAME")]
+    pub stop: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct Drill {
+    /// Which; `spillway drill ls` lists them.
+    pub name: String,
+    /// How long a canary may take until it is readable in MySQL.
+    #[arg(long, default_value = "60s")]
+    pub within: Dur,
+}
+
+#[derive(Debug, Args)]
+pub struct Completions {
+    /// bash, zsh, fish, elvish or powershell.
+    pub shell: clap_complete::Shell,
+}

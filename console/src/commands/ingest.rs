@@ -1,0 +1,155 @@
+//! `spillway ingest admit|pause|show`: admission.toml, which every API server reads again within a
+//! second of its change. Who is not admitted gets 503 with Retry-After and keeps its data.
+
+use std::collections::BTreeSet;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use spillway_proto::frame::is_environment_name;
+
+use crate::answer::{Answer, Verdict};
+use crate::cli::{Admit, Ingest};
+use crate::consent::{Consent, Plan};
+use crate::desk::Desk;
+use crate::failure::{Failure, UsageError};
+
+const HEAD: &str =
+    "# Whom ingest-api admits; written by `spillway ingest`, read again when it changes.
+# share: of all agents, by hash of their id. paused: environments answered 503.
+";
+
+/// The file, as ingest-api reads it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Rules {
+    share: f64,
+    paused: BTreeSet<String>,
+}
+
+impl Default for Rules {
+    fn default() -> Self {
+        Self { share: 1.0, paused: BTreeSet::new() }
+    }
+}
+
+/// Why the file is not read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum RulesFault {
+    #[error("{} can't be read or written: {cause}; set admission_file", path.display())]
+    File { path: PathBuf, cause: std::io::Error },
+    #[error("{} is no admission file: {cause}", path.display())]
+    Damaged { path: PathBuf, cause: toml::de::Error },
+    #[error("the file can't be made: {0}")]
+    Unwritable(#[from] toml::ser::Error),
+}
+
+impl Rules {
+    /// An absent file admits everyone.
+    fn load(path: &Path) -> Result<Self, RulesFault> {
+        let text = match std::fs::read_to_string(path) {
+            Ok(text) => text,
+            Err(cause) if cause.kind() == std::io::ErrorKind::NotFound => {
+                return Ok(Self::default());
+            }
+            Err(cause) => return Err(RulesFault::File { path: path.to_owned(), cause }),
+        };
+        toml::from_str(&text).map_err(|cause| RulesFault::Damaged { path: path.to_owned(), cause })
+    }
+
+    fn save(&self, path: &Path) -> Result<(), RulesFault> {
+        let text = format!("{HEAD}{}", toml::to_string(self)?);
+        replace(path, &text).map_err(|cause| RulesFault::File { path: path.to_owned(), cause })
+    }
+}
+
+/// Puts a new version of an operators' file in place in one step, readable as the old one was.
+pub fn replace(path: &Path, text: &str) -> std::io::Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    /// Of a file that is new: read by programs of other users, written by its owner.
+    const MODE: u32 = 0o644;
+    let dir = path.parent().unwrap_or(Path::new("."));
+    let mut file = tempfile::NamedTempFile::new_in(dir)?;
+    file.write_all(text.as_bytes())?;
+    let mode = std::fs::metadata(path).map_or(MODE, |old| old.permissions().mode());
+    file.as_file().set_permissions(std::fs::Permissions::from_mode(mode))?;
+    file.as_file().sync_all()?;
+    file.persist(path)?;
+    std::fs::File::open(dir)?.sync_all()
+}
+
+pub fn run(desk: &Desk, command: Ingest) -> Result<Answer, Failure> {
+    let path = &desk.settings.admission_file;
+    let rules = Rules::load(path)?;
+    match command {
+        Ingest::Show => Ok(told(&rules)),
+        Ingest::Pause { environment } => {
+            let mut new = rules.clone();
+            new.paused.insert(known(&environment)?);
+            change(desk, "ingest pause", &rules, &new)
+        }
+        Ingest::Admit(admit) => {
+            let new = admitted(&rules, &admit)?;
+            change(desk, "ingest admit", &rules, &new)
+        }
+    }
+}
+
+fn admitted(rules: &Rules, admit: &Admit) -> Result<Rules, Failure> {
+    if admit.all {
+        return Ok(Rules::default());
+    }
+    let mut new = rules.clone();
+    if let Some(share) = admit.share {
+        if !(0.0..=1.0).contains(&share) {
+            return Err(UsageError("--share must be between 0 and 1".to_owned()).into());
+        }
+        new.share = share;
+    }
+    if let Some(environment) = &admit.environment {
+        new.paused.remove(&known(environment)?);
+    }
+    Ok(new)
+}
+
+fn known(environment: &str) -> Result<String, UsageError> {
+    match is_environment_name(environment) {
+        true => Ok(environment.to_owned()),
+        false => Err(UsageError(format!("{environment:?} can't be an environment's name"))),
+    }
+}
+
+fn change(desk: &Desk, action: &'static str, old: &Rules, new: &Rules) -> Result<Answer, Failure> {
+    let mut steps = Vec::new();
+    if new.share != old.share {
+        steps.push(format!("admit {} % of all agents, not {} %", percent(new), percent(old)));
+    }
+    steps.extend(new.paused.difference(&old.paused).map(|e| format!("pause environment {e}")));
+    steps.extend(old.paused.difference(&new.paused).map(|e| format!("admit environment {e}")));
+    let mut answer = told(new);
+    match desk.ask(&Plan { action, steps })? {
+        Consent::Nothing(why) => {
+            answer = told(old);
+            answer.note(why);
+        }
+        Consent::Given(entry) => {
+            entry.end(new.save(&desk.settings.admission_file))?;
+            answer.note("Every API server that reads this file follows within a second or two.");
+        }
+    }
+    Ok(answer)
+}
+
+fn percent(rules: &Rules) -> f64 {
+    (rules.share * 1e3).round() / 10.0
+}
+
+fn told(rules: &Rules) -> Answer {
+    let mut answer = Answer::default();
+    answer.fact("share", rules.share);
+    answer.fact("paused", rules.paused.iter().cloned().collect::<Vec<_>>());
+    if *rules != Rules::default() {
+        answer.worsen(Verdict::Warning);
+    }
+    answer
+}

@@ -1,0 +1,363 @@
+//! Switchover and failover: the same steps, with a primary that is alive or one that is gone.
+
+use std::time::{Duration, Instant};
+
+use spillway_runtime::mysql_url::MysqlUrl;
+use spillway_runtime::program::chain;
+use spillway_runtime::shards::{Shard, ShardMap};
+
+use super::file::{self, Change};
+use super::replay::{self, Replay};
+use super::server::{LOOK_EVERY, Member, Status, transactions};
+use super::{ShardFault, address, same, shard, typed};
+use crate::answer::{Answer, Verdict, duration};
+use crate::cli::{Failover, Switchover};
+use crate::commands::maintenance;
+use crate::consent::{Consent, Plan};
+use crate::desk::Desk;
+use crate::failure::Failure;
+
+/// A server that is about to take over, and what is known of it.
+struct Candidate {
+    member: Member,
+    status: Status,
+}
+
+/// The old primary: alive and to be fenced, or gone by the operator's word.
+enum Old {
+    Alive(Box<Member>, Box<Status>),
+    Gone,
+}
+
+pub async fn run(desk: &Desk, failover: &Failover, is_failover: bool) -> Result<Answer, Failure> {
+    let action = if is_failover { "shard failover" } else { "shard switchover" };
+    let (map, how) = (desk.shards()?, &failover.how);
+    let shard = shard(&map, &how.shard)?;
+    check_expected(shard, how)?;
+    file::check_writable(&desk.settings.shards_file)?;
+    let mut old = old_primary(desk, shard, failover, is_failover).await?;
+    let mut new = candidate(desk, shard, how).await?;
+    check_candidate(shard, &new, &old)?;
+    let replay = foreseen(desk, &map, shard, &new, &mut old).await?;
+    let mut answer = Answer::default();
+    answer.fact("shard", shard.name.clone()).fact("old_primary", address(&shard.primary));
+    answer.fact("new_primary", new.member.address.clone()).fact("epoch", shard.epoch + 1);
+    replay.tell(&mut answer);
+    let steps = steps(desk, (shard, how), &new, &old, &replay);
+    let entry = match desk.ask(&Plan { action, steps })? {
+        Consent::Nothing(why) => {
+            answer.note(replay.sentence()).note(why);
+            return Ok(answer);
+        }
+        Consent::Given(entry) => entry,
+    };
+    let done = async {
+        let _lock = maintenance::hold(desk, &format!("{action} {}", shard.name))?;
+        take_over(desk, (&map, shard), (how, is_failover), &mut old, &mut new).await
+    };
+    let replay = entry.end(done.await)?;
+    replay.tell(&mut answer);
+    answer.note(replay.sentence());
+    answer.note(format!(
+        "{} is changed here; consumers, keeper and consoles on other machines need the same file.",
+        desk.settings.shards_file.display()
+    ));
+    let sentence = format!(
+        "{}: {} took over from {}, epoch {}; {}",
+        shard.name,
+        new.member.address,
+        address(&shard.primary),
+        shard.epoch + 1,
+        replay.sentence()
+    );
+    if let Err(fault) = new.member.note_event(&action.replace("shard ", ""), &sentence).await {
+        answer.trouble(Verdict::Warning, format!("not in events: {}", chain(&fault)));
+    }
+    follow_up(desk, (shard, how), &old, &new, &mut answer).await;
+    await_consumers(&map, shard, how, &mut new.member, &mut answer).await;
+    Ok(answer)
+}
+
+fn check_expected(shard: &Shard, how: &Switchover) -> Result<(), Failure> {
+    let Some(expected) = &how.expected_primary else { return Ok(()) };
+    match same(&typed(expected)?, &shard.primary) {
+        true => Ok(()),
+        false => {
+            let (expected, found) = (expected.clone(), address(&shard.primary));
+            Err(ShardFault::OtherPrimary { expected, found }.into())
+        }
+    }
+}
+
+/// Reached and sound, or gone because the operator says so by name.
+async fn old_primary(
+    desk: &Desk,
+    shard: &Shard,
+    failover: &Failover,
+    is_failover: bool,
+) -> Result<Old, Failure> {
+    let reached = match Member::connect(desk, shard, &shard.primary).await {
+        Ok(mut member) => member.status().await.map(|status| (member, status)),
+        Err(fault) => Err(fault),
+    };
+    let fault = match reached {
+        Ok((member, status)) => {
+            check_meta(shard, &member, &status)?;
+            return Ok(Old::Alive(Box::new(member), Box::new(status)));
+        }
+        Err(fault) => fault,
+    };
+    if !is_failover {
+        return Err(ShardFault::PrimaryGone(chain(&fault)).into());
+    }
+    let named = failover.primary_is_gone.as_deref().map(typed).transpose()?;
+    match named.is_some_and(|named| same(&named, &shard.primary)) {
+        true => Ok(Old::Gone),
+        false => {
+            let (address, cause) = (address(&shard.primary), fault.cause.to_string());
+            Err(ShardFault::NotFenced { address, cause }.into())
+        }
+    }
+}
+
+fn check_meta(shard: &Shard, member: &Member, status: &Status) -> Result<(), ShardFault> {
+    let address = member.address.clone();
+    if status.gtids.is_empty() {
+        return Err(ShardFault::NoGtids(address));
+    }
+    if status.shard.as_ref() != Some(&shard.name) {
+        let (expected, found) = (shard.name.clone(), status.shard.clone());
+        return Err(ShardFault::OtherShard { address, expected, found });
+    }
+    match status.epoch {
+        Some(found) if found != shard.epoch => {
+            Err(ShardFault::Epoch { address, expected: shard.epoch, found })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The named replica, or of those that answer the one that has most transactions.
+async fn candidate(desk: &Desk, shard: &Shard, how: &Switchover) -> Result<Candidate, Failure> {
+    let urls: Vec<&MysqlUrl> = shard.replicas.iter().map(|replica| &replica.url).collect();
+    if let Some(to) = &how.to {
+        let asked = typed(to)?;
+        let Some(url) = urls.iter().find(|url| same(url, &asked)) else {
+            let known = urls.iter().map(|url| address(url)).collect::<Vec<_>>().join(", ");
+            let (asked, shard) = (to.clone(), shard.name.clone());
+            return Err(ShardFault::NotAReplica { asked, shard, known }.into());
+        };
+        let mut member = Member::connect(desk, shard, url).await?;
+        let status = member.status().await?;
+        return Ok(Candidate { member, status });
+    }
+    let mut best: Option<Candidate> = None;
+    let mut last = None;
+    for url in urls {
+        let reached = match Member::connect(desk, shard, url).await {
+            Ok(mut member) => member.status().await.map(|status| Candidate { member, status }),
+            Err(fault) => Err(fault),
+        };
+        match reached {
+            Ok(found) => {
+                let more = |best: &Candidate| has(&found.status) > has(&best.status);
+                if best.as_ref().is_none_or(more) {
+                    best = Some(found);
+                }
+            }
+            Err(fault) => last = Some(fault),
+        }
+    }
+    match (best, last) {
+        (Some(best), _) => Ok(best),
+        (None, Some(fault)) => Err(fault.into()),
+        (None, None) => Err(ShardFault::NoReplica(shard.name.clone()).into()),
+    }
+}
+
+/// Transactions that a server has, applied or at least received.
+fn has(status: &Status) -> u64 {
+    let received = status.follows.as_ref().map_or(0, |follows| transactions(&follows.received));
+    transactions(&status.gtids).max(received)
+}
+
+fn check_candidate(shard: &Shard, new: &Candidate, old: &Old) -> Result<(), ShardFault> {
+    check_meta(shard, &new.member, &new.status)?;
+    let Old::Alive(_, primary) = old else { return Ok(()) };
+    let found = match &new.status.follows {
+        Some(follows) if follows.uuid == primary.uuid => return Ok(()),
+        Some(follows) => format!("{}:{}", follows.host, follows.port),
+        None => "nobody".to_owned(),
+    };
+    let address = new.member.address.clone();
+    Err(ShardFault::FollowsAnother { address, primary: super::address(&shard.primary), found })
+}
+
+async fn foreseen(
+    desk: &Desk,
+    map: &ShardMap,
+    shard: &Shard,
+    new: &Candidate,
+    old: &mut Old,
+) -> Result<Replay, Failure> {
+    let replica = (&new.member, &new.status);
+    match old {
+        Old::Alive(member, status) => {
+            replay::judge(desk, map, shard, replica, Some((member.as_mut(), &**status))).await
+        }
+        Old::Gone => replay::judge(desk, map, shard, replica, None).await,
+    }
+}
+
+fn steps(
+    desk: &Desk,
+    (shard, how): (&Shard, &Switchover),
+    new: &Candidate,
+    old: &Old,
+    replay: &Replay,
+) -> Vec<String> {
+    let (to, primary) = (&new.member.address, address(&shard.primary));
+    let catch_up = duration(how.catch_up.get().as_secs_f64());
+    let mut steps = Vec::new();
+    match old {
+        Old::Alive(..) => {
+            steps.push(format!("fence {primary}: super_read_only, nobody writes there any more"));
+            steps.push(format!("wait up to {catch_up} until {to} has all of it"));
+        }
+        Old::Gone => {
+            steps.push(format!("take your word that {primary} is gone: it is NOT fenced"));
+            steps.push(format!("let {to} apply what it has received, for up to {catch_up}"));
+        }
+    }
+    steps.push(format!(
+        "make {to} writable, shard {} rises to epoch {}",
+        shard.name,
+        shard.epoch + 1
+    ));
+    steps.push(format!("name it in {}", desk.settings.shards_file.display()));
+    steps.push(format!("as things stand, {}", replay.sentence()));
+    steps
+}
+
+/// The change itself. Until the replica is writable every failure leaves things as they were.
+async fn take_over(
+    desk: &Desk,
+    (map, shard): (&ShardMap, &Shard),
+    (how, is_failover): (&Switchover, bool),
+    old: &mut Old,
+    new: &mut Candidate,
+) -> Result<Replay, Failure> {
+    let mut keep_old = false;
+    match old {
+        Old::Alive(member, status) => {
+            member.fence().await?;
+            progress(&format!("{} is fenced", member.address));
+            **status = member.status().await?;
+            keep_old = true;
+            new.member.apply_received().await?;
+            let caught_up = new.member.has(&status.gtids, how.catch_up.get()).await;
+            // A failover goes on with what the replica has; the rest is replayed.
+            if !matches!(caught_up, Ok(true)) && !is_failover {
+                member.unfence().await?;
+                caught_up?;
+                let address = new.member.address.clone();
+                let after = duration(how.catch_up.get().as_secs_f64());
+                return Err(ShardFault::NotCaughtUp { address, after }.into());
+            }
+        }
+        Old::Gone => {
+            let received = new.status.follows.as_ref().map(|follows| follows.received.clone());
+            if let Some(received) = received.filter(|received| !received.is_empty()) {
+                new.member.apply_received().await?;
+                new.member.has(&received, how.catch_up.get()).await?;
+            }
+        }
+    }
+    new.status = new.member.status().await?;
+    let replay = foreseen(desk, map, shard, new, old).await?;
+    new.member.promote().await?;
+    new.member.raise_epoch(&shard.name, shard.epoch).await?;
+    progress(&format!("{} is primary of epoch {}", new.member.address, shard.epoch + 1));
+    let change = Change::Promote { replica: &new.member.url, keep_old };
+    let text = file::changed(&desk.settings.shards_file, &shard.name, &change)?;
+    file::write(&desk.settings.shards_file, &text)?;
+    progress(&format!("{} names it", desk.settings.shards_file.display()));
+    Ok(replay)
+}
+
+fn progress(sentence: &str) {
+    eprintln!("  {sentence}");
+}
+
+/// The old primary and the other replicas follow the new one, where that can be had; nothing here
+/// undoes the change.
+async fn follow_up(
+    desk: &Desk,
+    (shard, how): (&Shard, &Switchover),
+    old: &Old,
+    new: &Candidate,
+    answer: &mut Answer,
+) {
+    let mut others: Vec<MysqlUrl> = shard.replicas.iter().map(|r| r.url.clone()).collect();
+    others.retain(|url| !same(url, &new.member.url));
+    if let Old::Alive(member, _) = old {
+        others.push(member.url.clone());
+    }
+    for url in others {
+        let followed =
+            super::rebuild::follow(desk, shard, &url, &new.member.url, how.catch_up.get());
+        match followed.await {
+            Ok(()) => progress(&format!("{} follows {}", address(&url), new.member.address)),
+            Err(failure) => {
+                let text = format!(
+                    "{} does not follow yet: {}. Afterwards: spillway shard rebuild {} --server {}",
+                    address(&url),
+                    failure.sentence(),
+                    shard.name,
+                    address(&url)
+                );
+                answer.trouble(Verdict::Warning, text);
+            }
+        }
+    }
+}
+
+/// Whether the consumers write under the new epoch.
+async fn await_consumers(
+    map: &ShardMap,
+    shard: &Shard,
+    how: &Switchover,
+    primary: &mut Member,
+    answer: &mut Answer,
+) {
+    let within: Duration = how.consumers_within.get();
+    if within.is_zero() {
+        return;
+    }
+    let (wanted, began) = (map.partitions_of(shard).len(), Instant::now());
+    loop {
+        let moved = match primary.status().await {
+            Ok(status) => status.at_epoch.get(&(shard.epoch + 1)).copied().unwrap_or(0),
+            Err(fault) => {
+                answer.trouble(Verdict::Warning, chain(&fault));
+                return;
+            }
+        };
+        if moved >= wanted {
+            let took = duration(began.elapsed().as_secs_f64());
+            progress(&format!("consumers hold all {wanted} partitions there, after {took}"));
+            answer.fact("consumers_moved_s", began.elapsed().as_secs_f64());
+            return;
+        }
+        if began.elapsed() >= within {
+            let text = format!(
+                "after {} consumers hold {moved} of {wanted} partitions at the new primary; do \
+                 they run, and have they the new shards.toml?",
+                duration(within.as_secs_f64())
+            );
+            answer.trouble(Verdict::Warning, text);
+            return;
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
