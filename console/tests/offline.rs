@@ -2,6 +2,7 @@
 //! pages in a real browser; alerts, their runbooks and promtool's unit tests.
 #![allow(
     clippy::unwrap_used,
+    clippy::expect_used,
     clippy::indexing_slicing,
     reason = "a test that cannot go on should say where"
 )]

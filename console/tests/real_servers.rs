@@ -1,6 +1,7 @@
 //! The console against the real servers: making a site, making it again, and what it refuses.
 #![allow(
     clippy::unwrap_used,
+    clippy::expect_used,
     clippy::indexing_slicing,
     reason = "a test that cannot go on should say where"
 )]

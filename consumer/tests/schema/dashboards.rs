@@ -44,14 +44,15 @@ async fn filled() -> Server {
     server.run(&series()).await;
     server
         .run(
-            "CREATE TEMPORARY TABLE spillway_store.asked AS SELECT series_id FROM spillway_store.series
-               WHERE metric NOT LIKE 'other%';
+            "CREATE TEMPORARY TABLE spillway_store.asked AS
+               SELECT series_id FROM spillway_store.series WHERE metric NOT LIKE 'other%';
              INSERT INTO spillway_store.rollup_1m
              SELECT series_id, @now - 60, 1, 1, 1, 1, 1, 1, 0, 5 FROM spillway_store.asked;
              INSERT INTO spillway_store.rollup_1m
              SELECT series_id, @now - 90000, 1, 1, 1, 1, 1, 1, 0, 5 FROM spillway_store.asked;
              INSERT INTO spillway_store.rollup_1h
-             SELECT series_id, @now DIV 3600 * 3600 - 3600, 1, 1, 1, 1, 1, 1, 5 FROM spillway_store.asked",
+             SELECT series_id, @now DIV 3600 * 3600 - 3600, 1, 1, 1, 1, 1, 1, 5
+               FROM spillway_store.asked",
         )
         .await;
     // Also some time ahead: a query for the last minute finds one however long this takes.
