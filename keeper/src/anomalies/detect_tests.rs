@@ -1,5 +1,6 @@
-//! Detection and false alarms on generated series with known anomalies. The figures of
-//! docs/operations.md are this test's: `cargo test -p spillway-keeper anomalies -- --nocapture`.
+//! Detection and false alarms on generated series with known anomalies: `cargo test -p
+//! spillway-keeper --lib anomalies -- --nocapture` prints them. docs/operations.md has those of a
+//! longer run with seeds that took no part in choosing the thresholds.
 
 use super::*;
 
