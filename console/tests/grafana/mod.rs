@@ -198,7 +198,6 @@ pub async fn hosts_have_charts_and_names_are_only_text(site: &Site) {
     assert!(browser.text(".legend").await.contains("<script>"), "labels are text");
     browser.open(&format!("{}/hosts/{ENVIRONMENT}/nobody", server.address)).await;
     assert!(browser.text(".why").await.contains("no such host"));
-    server.stop();
 }
 
 /// A running `spillway status serve`.
@@ -229,9 +228,12 @@ impl StatusServer {
         tokio::time::timeout(std::time::Duration::from_secs(60), up).await.unwrap();
         Self { address: format!("http://{page}"), process }
     }
+}
 
-    fn stop(mut self) {
-        self.process.kill().unwrap();
-        self.process.wait().unwrap();
+impl Drop for StatusServer {
+    /// Also after a failed assertion.
+    fn drop(&mut self) {
+        drop(self.process.kill());
+        drop(self.process.wait());
     }
 }
