@@ -79,7 +79,9 @@ struct Poller {
     parts: Parts,
     consumer: BaseConsumer<Group>,
     sources: BTreeMap<u16, Source>,
-    /// Lanes of queues that are full, by the queue's address among the routes.
+    /// Lanes that are paused in the client. A pause belongs to the partition, not to its assignment,
+    /// and outlives whatever is assigned: what is left out here before it is resumed there is never
+    /// read again.
     paused: BTreeSet<(Lane, u16)>,
     reassign: bool,
     committed_at: Instant,
@@ -171,6 +173,9 @@ impl Poller {
         self.parts.metrics.rejoins.inc();
         std::thread::park_timeout(pause);
         self.consumer = join(&self.parts)?;
+        // What was paused was so in the client before.
+        self.paused.clear();
+        self.count_paused();
         Ok(())
     }
 
@@ -216,22 +221,26 @@ impl Poller {
         if self.paused.is_empty() {
             return;
         }
-        let has_room = |(lane, partition): &&(Lane, u16)| {
+        let is_due = |(lane, partition): &&(Lane, u16)| {
             let route = self.parts.routes.get(usize::from(*partition));
-            route.is_none_or(|intake| intake.has_room(*lane))
+            let has_room = route.is_none_or(|intake| intake.has_room(*lane));
+            // Of one that is not read nothing arrives; whoever claims it next finds it resumed.
+            has_room || !self.sources.contains_key(partition)
         };
-        let due: Vec<(Lane, u16)> = self.paused.iter().filter(has_room).copied().collect();
+        let due: Vec<(Lane, u16)> = self.paused.iter().filter(is_due).copied().collect();
         if due.is_empty() {
             return;
         }
-        let read = due.iter().copied().filter(|(_, at)| self.sources.contains_key(at));
-        if let Err(error) = self.consumer.resume(&listed(read)) {
-            tracing::warn!(%error, "librdkafka did not resume a lane; it is assigned anew");
-            self.reassign = true;
+        match self.consumer.resume(&listed(due.iter().copied())) {
+            Ok(()) => due.iter().for_each(|place| {
+                self.paused.remove(place);
+            }),
+            Err(error) => {
+                if self.gate.pass().is_some() {
+                    tracing::warn!(%error, "librdkafka did not resume a lane; again soon");
+                }
+            }
         }
-        due.iter().for_each(|place| {
-            self.paused.remove(place);
-        });
         self.count_paused();
     }
 
@@ -260,7 +269,6 @@ impl Poller {
         for partition in std::mem::take(&mut self.sources).into_keys() {
             self.forget(partition);
         }
-        self.paused.clear();
         self.reassign = false;
     }
 
@@ -292,7 +300,7 @@ impl Poller {
         }
     }
 
-    /// Reads every claimed partition from its next offset; lanes that are full stay paused.
+    /// Reads every claimed partition from its next offset; lanes that are paused stay so.
     fn assign(&mut self) {
         let mut list = TopicPartitionList::new();
         for (partition, source) in &self.sources {
@@ -309,11 +317,6 @@ impl Poller {
             self.reassign = true;
             return;
         }
-        self.paused.retain(|(_, partition)| self.sources.contains_key(partition));
-        if let Err(error) = self.consumer.pause(&listed(self.paused.iter().copied())) {
-            tracing::warn!(%error, "librdkafka did not pause a full lane again");
-        }
-        self.count_paused();
     }
 
     fn judge(&mut self, error: KafkaError) -> Result<(), Refused> {

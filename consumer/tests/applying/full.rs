@@ -37,6 +37,29 @@ fn large(agent: &Agent, seq: u64) -> spillway_proto::Batch {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_partition_that_is_lost_while_its_lane_is_paused_is_read_on_once_it_is_claimed_again() {
+    let mut site = Site::new().await;
+    let proxy = Proxy::start(site.mysql).await.unwrap();
+    let agent = Agent::new("demo", "web-1");
+    let mut settings = site.settings_for(proxy.address(), 1);
+    settings.store.workers_per_shard = 1;
+    settings.intake.live_max = Size::mib(1);
+    let consumer = site.start(settings);
+    consumer.until("partitions_claimed", "", 8.0).await;
+    proxy.set(Mode::BlackHole);
+    for seq in 1..=BATCHES {
+        site.publish(Lane::Live, &large(&agent, seq));
+    }
+    consumer.until("lanes_paused", "", 1.0).await;
+    site.run("UPDATE spillway_store.positions SET fence = fence + 1").await;
+    proxy.set(Mode::Pass);
+    let expected = i64::try_from(BATCHES).unwrap();
+    site.until("SELECT COUNT(*) FROM spillway_store.audit", expected).await;
+    assert!(consumer.metric("fenced_total") >= 1.0);
+    consumer.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_full_queue_pauses_fetching_and_everything_is_applied_once_in_the_end() {
     let mut site = Site::new().await;
     let proxy = Proxy::start(site.mysql).await.unwrap();

@@ -40,14 +40,14 @@ fn write(dir: &TempDir, name: &str, text: &str) {
     std::fs::rename(new, dir.path().join(name)).unwrap();
 }
 
-async fn tls_stage(dir: &Path, client_ca: bool) -> Stage {
+async fn tls_stage(dir: &Path, client_ca: bool, handshake_within: Dur) -> Stage {
     let (certificate, key) = (dir.join("certificate.pem"), dir.join("key.pem"));
     let client_ca = client_ca.then(|| dir.join("clients.pem"));
     stage_on(crate::stage::cluster(), move |settings| {
         settings.tls.certificate_file = Some(certificate);
         settings.tls.key_file = Some(key);
         settings.tls.client_ca_file = client_ca;
-        settings.http.first_byte_within = Dur::from_millis(300);
+        settings.http.first_byte_within = handshake_within;
     })
     .await
 }
@@ -92,7 +92,7 @@ async fn requests_over_tls_are_answered_and_plain_ones_are_not() {
     let (certificate, key) = issued(&authority);
     write(&dir, "certificate.pem", &certificate);
     write(&dir, "key.pem", &key);
-    let stage = tls_stage(dir.path(), false).await;
+    let stage = tls_stage(dir.path(), false, Dur::from_secs(20)).await;
     let mut stream = connect(&stage, trusting(&authority, None)).await.unwrap();
     let answer = ask(&mut stream, true).await.unwrap();
     assert!(answer.starts_with("HTTP/1.1 200 OK"), "{answer}");
@@ -100,6 +100,7 @@ async fn requests_over_tls_are_answered_and_plain_ones_are_not() {
     let mut plain = stage.connect().await;
     plain.write(&stage.request(&frame("demo", 1), &[])).await;
     assert!(plain.reply_or_end().await.is_none());
+    let stage = tls_stage(dir.path(), false, Dur::from_millis(300)).await;
     let mut silent = stage.connect().await;
     assert!(silent.reply_or_end().await.is_none(), "a handshake has a deadline");
 }
@@ -110,7 +111,7 @@ async fn a_renewed_certificate_counts_without_a_restart_and_cuts_no_connection()
     let (certificate, key) = issued(&old);
     write(&dir, "certificate.pem", &certificate);
     write(&dir, "key.pem", &key);
-    let stage = tls_stage(dir.path(), false).await;
+    let stage = tls_stage(dir.path(), false, Dur::from_secs(20)).await;
     let mut before = connect(&stage, trusting(&old, None)).await.unwrap();
     assert!(ask(&mut before, false).await.unwrap().starts_with("HTTP/1.1 200"));
     // Half a renewal: the key does not fit, and the old pair stays in force.
@@ -135,7 +136,7 @@ async fn with_an_authority_for_senders_only_its_certificates_connect() {
     write(&dir, "certificate.pem", &certificate);
     write(&dir, "key.pem", &key);
     write(&dir, "clients.pem", &clients.pem());
-    let stage = tls_stage(dir.path(), true).await;
+    let stage = tls_stage(dir.path(), true, Dur::from_secs(20)).await;
     let mut good = connect(&stage, trusting(&servers, Some(issued(&clients)))).await.unwrap();
     assert!(ask(&mut good, true).await.unwrap().starts_with("HTTP/1.1 200"));
     // In TLS 1.3 a client hears of its refusal with the first answer.
