@@ -28,6 +28,7 @@ use crate::poller::{self, PollerError};
 use crate::quarantine::DeadLetters;
 use crate::receive::Intake;
 use crate::settings::ConsumerSettings;
+use crate::stalls;
 use crate::worker::{Ended, Id, Shared, Worker};
 
 /// Commands to the poller that may wait; more than partitions it can be told of at once.
@@ -83,11 +84,15 @@ pub async fn run(settings: ConsumerSettings, ctx: Context) -> Result<Drained, Ru
         stop: stop.clone(),
     };
     let poller = start_poller(parts)?;
+    let (log_ends, looked) = (shared.log_ends.clone(), shared.commands.clone());
+    let looks = stalls::watch(shared.assignment.clone(), log_ends, looked, stop.clone());
+    let looks = tokio::spawn(looks);
     let pings = tokio::spawn(ping(publisher.clone(), ctx.health.register("kafka"), stop.clone()));
     ctx.health.set_ready(true);
     let ended = finish(workers, poller, &ctx, &stop).await;
     let left = publisher.drain(ctx.shutdown.remaining().max(Duration::from_secs(1))).await;
     pings.await?;
+    looks.await?;
     if let Some(redis) = redis {
         redis.await?;
     }

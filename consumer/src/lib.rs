@@ -21,6 +21,7 @@ pub mod claim;
 pub mod log_ends;
 pub mod group;
 pub mod sources;
+pub mod stalls;
 pub mod poller;
 pub mod receive;
 

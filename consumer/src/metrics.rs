@@ -68,6 +68,7 @@ pub struct Metrics {
     pub fenced: Counter,
     pub went_back: Counter,
     pub offset_jumps: Counter,
+    pub reads_stalled: Counter,
     pub errors: Family<ShardError, Counter>,
     pub partitions_assigned: Gauge,
     pub partitions_claimed: Gauge,
@@ -117,6 +118,7 @@ impl Metrics {
             fenced: Counter::default(),
             went_back: Counter::default(),
             offset_jumps: Counter::default(),
+            reads_stalled: Counter::default(),
             errors: Family::default(),
             partitions_assigned: Gauge::default(),
             partitions_claimed: Gauge::default(),
@@ -192,6 +194,8 @@ impl Metrics {
         r.register("applied_offset", help, self.applied_offset.clone());
         let help = "Offsets missing from a partition's log";
         r.register("offset_jumps", help, self.offset_jumps.clone());
+        let help = "Lanes that stood still at a look, though their log went on";
+        r.register("reads_stalled", help, self.reads_stalled.clone());
         let help = "Group offsets that Kafka did not take";
         r.register("group_commits_failed", help, self.group_commits_failed.clone());
         r.register("rebalances", "Assignments received", self.rebalances.clone());

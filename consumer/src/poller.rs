@@ -30,6 +30,9 @@ use crate::group::{Assignment, Change, Group};
 use crate::metrics::{Metrics, OfLane};
 use crate::receive::{Intake, Record};
 use crate::sources::{Source, Taken, take};
+use crate::stalls::Stalls;
+
+mod pauses;
 
 /// How long one poll waits for a record: how late a command or a resumption may be.
 const POLL_WAIT: Duration = Duration::from_millis(20);
@@ -41,6 +44,8 @@ const IDLE_COMMIT: Duration = Duration::from_secs(5);
 const RECHECK_PAUSE: Duration = Duration::from_secs(10);
 /// Between being refused by the group and joining it anew.
 const REJOIN_PAUSE: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
+/// Looks in a row at which a lane has stalled before the client is made anew.
+const LOOKS_UNTIL_ANEW: u32 = 1;
 
 /// What a worker asks of the poller.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,6 +54,8 @@ pub enum Command {
     Start { assignment: u64, partition: u16, claim: u64, from: PerLane<i64> },
     /// Stop reading it, if it is still read under this claim.
     Stop { partition: u16, claim: u64 },
+    /// Where the logs end, by another client's word: is everything read that should be?
+    Look(BTreeMap<(Lane, u16), i64>),
 }
 
 /// What the poller needs of the others.
@@ -79,10 +86,11 @@ struct Poller {
     parts: Parts,
     consumer: BaseConsumer<Group>,
     sources: BTreeMap<u16, Source>,
-    /// Lanes that are paused in the client. A pause belongs to the partition, not to its assignment,
-    /// and outlives whatever is assigned: what is left out here before it is resumed there is never
-    /// read again.
+    /// Lanes that are paused in the client. A pause belongs to the partition, not to its
+    /// assignment, and outlives it: what is left out here before it is resumed there is never read
+    /// again.
     paused: BTreeSet<(Lane, u16)>,
+    stalls: Stalls,
     reassign: bool,
     committed_at: Instant,
     told_all_at: Instant,
@@ -99,6 +107,7 @@ pub fn run(parts: Parts) -> Result<(), PollerError> {
         consumer,
         sources: BTreeMap::new(),
         paused: BTreeSet::new(),
+        stalls: Stalls::default(),
         reassign: false,
         committed_at: Instant::now(),
         told_all_at: Instant::now(),
@@ -151,7 +160,7 @@ impl Poller {
                     break;
                 }
             }
-            self.chores();
+            self.chores()?;
         }
         Ok(())
     }
@@ -179,16 +188,43 @@ impl Poller {
         Ok(())
     }
 
-    fn chores(&mut self) {
+    fn chores(&mut self) -> Result<(), Refused> {
         self.follow_group();
         while let Ok(command) = self.parts.commands.try_recv() {
-            self.obey(command);
+            match command {
+                Command::Look(ends) => self.look(&ends)?,
+                command => self.obey(command),
+            }
         }
         if std::mem::take(&mut self.reassign) {
             self.assign();
         }
         self.resume();
         self.tell_group();
+        Ok(())
+    }
+
+    /// Whatever keeps the client from reading on, and has not been thought of: what stalls is
+    /// assigned anew, and if that does not help, the client is made anew.
+    fn look(&mut self, ends: &BTreeMap<(Lane, u16), i64>) -> Result<(), Refused> {
+        let stalled = self.stalls.look(&self.sources, &self.paused, ends);
+        let Some(worst) = stalled.iter().max_by_key(|stalled| stalled.looks) else { return Ok(()) };
+        self.parts.metrics.reads_stalled.inc_by(stalled.len() as u64);
+        tracing::error!(
+            places = stalled.len(),
+            lane = worst.lane.as_str(),
+            partition = worst.partition,
+            next = worst.next,
+            end = worst.end,
+            looks = worst.looks,
+            "Kafka holds records that the client does not hand out"
+        );
+        if worst.looks > LOOKS_UNTIL_ANEW {
+            self.stalls = Stalls::default();
+            return Err(Refused("it reads nothing where there is something".to_owned()));
+        }
+        self.reassign = true;
+        Ok(())
     }
 
     fn enqueue(&mut self, record: Record) {
@@ -200,53 +236,6 @@ impl Poller {
             let intake = Arc::clone(intake);
             self.pause(lane, &intake);
         }
-    }
-
-    /// Stops fetching one lane of all partitions that feed this queue.
-    fn pause(&mut self, lane: Lane, intake: &Arc<Intake>) {
-        let feeds = |partition: &u16| {
-            let route = self.parts.routes.get(usize::from(*partition));
-            route.is_some_and(|route| Arc::ptr_eq(route, intake))
-        };
-        let partitions: Vec<u16> = self.sources.keys().copied().filter(feeds).collect();
-        let list = listed(partitions.iter().map(|partition| (lane, *partition)));
-        match self.consumer.pause(&list) {
-            Ok(()) => self.paused.extend(partitions.iter().map(|partition| (lane, *partition))),
-            Err(error) => tracing::warn!(%error, "librdkafka did not pause a full lane"),
-        }
-        self.count_paused();
-    }
-
-    fn resume(&mut self) {
-        if self.paused.is_empty() {
-            return;
-        }
-        let is_due = |(lane, partition): &&(Lane, u16)| {
-            let route = self.parts.routes.get(usize::from(*partition));
-            let has_room = route.is_none_or(|intake| intake.has_room(*lane));
-            // Of one that is not read nothing arrives; whoever claims it next finds it resumed.
-            has_room || !self.sources.contains_key(partition)
-        };
-        let due: Vec<(Lane, u16)> = self.paused.iter().filter(is_due).copied().collect();
-        if due.is_empty() {
-            return;
-        }
-        match self.consumer.resume(&listed(due.iter().copied())) {
-            Ok(()) => due.iter().for_each(|place| {
-                self.paused.remove(place);
-            }),
-            Err(error) => {
-                if self.gate.pass().is_some() {
-                    tracing::warn!(%error, "librdkafka did not resume a lane; again soon");
-                }
-            }
-        }
-        self.count_paused();
-    }
-
-    fn count_paused(&self) {
-        let lanes = i64::try_from(self.paused.len()).unwrap_or(i64::MAX);
-        self.parts.metrics.lanes_paused.set(lanes);
     }
 
     fn follow_group(&mut self) {
@@ -297,6 +286,7 @@ impl Poller {
                     self.reassign = true;
                 }
             }
+            Command::Look(_) => {}
         }
     }
 
@@ -315,7 +305,6 @@ impl Poller {
         if let Err(error) = self.consumer.assign(&list) {
             tracing::error!(%error, "librdkafka refused an assignment; again soon");
             self.reassign = true;
-            return;
         }
     }
 
