@@ -1,7 +1,7 @@
 //! Lanes that wait because a worker's queue is full.
 //!
-//! A pause belongs to the partition in librdkafka, not to its assignment, and outlives it: so a lane
-//! leaves the list of paused ones only once the client has resumed it, whoever reads it then.
+//! A pause belongs to the partition in librdkafka, not to its assignment, and outlives it: so a
+//! lane leaves the list of paused ones only once the client has resumed it, whoever reads it then.
 
 use std::sync::Arc;
 
