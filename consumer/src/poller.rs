@@ -79,7 +79,7 @@ pub enum PollerError {
     Client(KafkaError),
 }
 
-/// librdkafka's word that this client will never work again, and why.
+/// Why this client will never work again.
 struct Refused(String);
 
 struct Poller {
@@ -173,8 +173,8 @@ impl Poller {
         tracing::error!(
             cause = refused.0,
             ?pause,
-            "the group refuses this member for good: it joins anew (if this goes on, look for \
-             another consumer with the same group.instance)"
+            "this client is given up and joins the group anew (if this goes on, look for another \
+             consumer with the same group.instance)"
         );
         self.forget_all();
         let nothing = self.parts.assignment.borrow().next(&Change::Revoked);
@@ -191,10 +191,7 @@ impl Poller {
     fn chores(&mut self) -> Result<(), Refused> {
         self.follow_group();
         while let Ok(command) = self.parts.commands.try_recv() {
-            match command {
-                Command::Look(ends) => self.look(&ends)?,
-                command => self.obey(command),
-            }
+            self.obey(command)?;
         }
         if std::mem::take(&mut self.reassign) {
             self.assign();
@@ -269,7 +266,7 @@ impl Poller {
         }
     }
 
-    fn obey(&mut self, command: Command) {
+    fn obey(&mut self, command: Command) -> Result<(), Refused> {
         match command {
             // The group has taken the partition back meanwhile: the claim is void.
             Command::Start { assignment, .. }
@@ -286,8 +283,9 @@ impl Poller {
                     self.reassign = true;
                 }
             }
-            Command::Look(_) => {}
+            Command::Look(ends) => self.look(&ends)?,
         }
+        Ok(())
     }
 
     /// Reads every claimed partition from its next offset; lanes that are paused stay so.
