@@ -42,6 +42,9 @@ pub struct Note {
     /// It was refused twice: the custody log has it.
     pub declared: bool,
     frame_bytes: u64,
+    /// On disk it is not so yet.
+    #[serde(skip)]
+    unsaved: bool,
 }
 
 impl Note {
@@ -117,10 +120,16 @@ impl Quarantine {
             refused_at_ms: now_ms,
             declared: false,
             frame_bytes: batch.frame.len() as u64,
+            unsaved: false,
         };
         self.make_room(note.frame_bytes);
-        self.folder.replace(&frame_name(note.name()), &batch.frame)?;
-        self.write_note(&note)?;
+        let frame = self.folder.replace(&frame_name(note.name()), &batch.frame);
+        if let Err(error) = frame.and_then(|()| self.write_note(&note)) {
+            // The batch stays where it is: what may be there of it all the same, after a sync that
+            // failed, would be tried a second time after a restart.
+            self.remove(note.name());
+            return Err(error);
+        }
         self.notes.insert(note.name(), note);
         Ok(())
     }
@@ -149,12 +158,23 @@ impl Quarantine {
             tracing::warn!(%error, "a refused batch can't be declared durably; tried again later");
             return;
         }
-        let note = Note { declared: true, ..note.clone() };
-        if let Err(error) = self.write_note(&note) {
-            // After a restart it is tried and declared again: harmless.
-            tracing::warn!(%error, "a note in quarantine can't be written");
-        }
+        let note = Note { declared: true, unsaved: true, ..note.clone() };
         self.notes.insert(note.name(), note);
+        self.save();
+    }
+
+    /// Writes notes that could not be written before. Until then a restart would try and declare
+    /// them again, which is harmless.
+    pub fn save(&mut self) {
+        let unsaved: Vec<Note> = self.notes.values().filter(|note| note.unsaved).cloned().collect();
+        for note in unsaved {
+            match self.write_note(&note) {
+                Ok(()) => {
+                    self.notes.insert(note.name(), Note { unsaved: false, ..note });
+                }
+                Err(error) => tracing::warn!(%error, "a note in quarantine can't be written"),
+            }
+        }
     }
 
     fn make_room(&mut self, wanted: u64) {
@@ -177,7 +197,9 @@ impl Quarantine {
     fn remove(&mut self, name: Name) {
         self.notes.remove(&name);
         for name in [frame_name(name), note_name(name)] {
-            if let Err(error) = self.folder.remove(&name) {
+            if let Err(error) = self.folder.remove(&name)
+                && error.kind() != io::ErrorKind::NotFound
+            {
                 tracing::warn!(name, %error, "a file in quarantine can't be removed");
             }
         }

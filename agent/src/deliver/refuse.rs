@@ -1,5 +1,6 @@
 //! What becomes of a batch whose content was refused: quarantine, one more try, declaration.
 
+use std::io::ErrorKind;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -58,6 +59,7 @@ impl Carrier {
         }
         let after_ms = ms(self.parts.settings.deliver.quarantine_retry.get());
         let due = self.with_quarantine(move |quarantine| {
+            quarantine.save();
             let note = quarantine.due(now_ms(), after_ms)?;
             let frame = quarantine.frame(&note);
             Some((note, frame))
@@ -65,9 +67,14 @@ impl Carrier {
         let Some((note, frame)) = due.await.flatten() else { return };
         let frame = match frame {
             Ok(frame) => frame,
-            Err(error) => {
-                tracing::error!(id = %note.id(), %error, "a batch in quarantine can't be read");
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                tracing::error!(id = %note.id(), "a batch in quarantine is gone");
                 return self.declare(note).await;
+            }
+            // The disk says nothing of the batch: it is read again later.
+            Err(error) => {
+                tracing::warn!(id = %note.id(), %error, "a batch in quarantine can't be read");
+                return;
             }
         };
         let told = self.api.send(Lane::Backlog, std::slice::from_ref(&frame), 0).await;

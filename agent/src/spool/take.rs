@@ -13,11 +13,11 @@ use super::segment;
 use super::store::Store;
 use crate::identity::{CustodyLog, GivenUpReason};
 
-/// The pause after a first failed read of a record; twice as long after each further one, up to a
-/// minute. A disk that refuses to read says nothing of the record: it waits until it can be read,
+/// The pause after a first failed read of a record; twice as long after each further one, up to ten
+/// seconds. A disk that refuses to read says nothing of the record: it waits until it can be read,
 /// or until it is too old.
 const READ_AGAIN_AFTER_MS: i64 = 1_000;
-const READ_AGAIN_AFTER_MS_MAX: i64 = 60_000;
+const READ_AGAIN_AFTER_MS_MAX: i64 = 10_000;
 
 /// What deliver asks for.
 #[derive(Clone, Copy, Debug)]
