@@ -4,7 +4,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use spillway_proto::frame::{check_host_name, check_names};
+use spillway_proto::frame::{NameFault, check_host_name, check_names};
 use spillway_proto::limits::TS_MS_MAX;
 use spillway_proto::{Kind, Point};
 use xxhash_rust::xxh3::Xxh3;
@@ -161,6 +161,7 @@ impl Intake {
         let labels = naming.labels.iter().copied();
         let fault = check_host_name(host)
             .and_then(|()| check_names(naming.metric, naming.unit, labels))
+            .and_then(|()| without_nul(naming, host))
             .err();
         if let Some(fault) = &fault {
             self.refusals.add(points, naming.place, fault);
@@ -208,6 +209,17 @@ impl Intake {
     pub(super) fn into_entries(self) -> Vec<Entry> {
         self.entries
     }
+}
+
+/// A frame's table of texts holds none with a NUL byte: one such name must cost its own series, not
+/// the batch that it would have been in.
+fn without_nul(naming: &Naming<'_>, host: &str) -> Result<(), NameFault> {
+    let labels = naming.labels.iter().flat_map(|(name, value)| [*name, *value]);
+    let mut texts = labels.chain([host, naming.metric, naming.unit]);
+    if texts.any(|text| text.contains('\0')) {
+        return Err(NameFault::Wrong("a name contains a NUL byte"));
+    }
+    Ok(())
 }
 
 fn within(what: &'static str, got: usize, max: usize) -> Result<usize, TooMuch> {

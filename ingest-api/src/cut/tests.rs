@@ -154,3 +154,23 @@ fn a_body_that_unfolds_beyond_the_budget_is_refused_whole() {
     });
     assert_eq!(refused.map(|much| much.what), Some("bytes of names and points"));
 }
+
+#[test]
+fn a_name_with_nul_costs_its_own_series_and_no_other() {
+    let sent = |host: Option<&str>, metric: &str, label: &str| Sent {
+        host: host.map(str::to_owned),
+        metric: metric.to_owned(),
+        label: label.to_owned(),
+        points: vec![(1_000, 1.0)],
+    };
+    let body = [
+        sent(None, "good", "x"),
+        sent(None, "b\0d", "x"),
+        sent(None, "bad", "x\0"),
+        sent(Some("h\0"), "bad", "x"),
+    ];
+    let intake = intake(&body);
+    assert_eq!((intake.points(), intake.refusals.points), (1, 3));
+    let (frames, misfits) = frames("demo", intake);
+    assert_eq!((frames.len(), misfits), (1, 0));
+}
