@@ -31,6 +31,17 @@ retry_min = "200ms"
 retry_max = "1s"
 "#;
 
+/// A consumer that notices within seconds what takes half a minute in production.
+pub const HASTY_CONSUMER: &str = r#"
+[group]
+session_timeout = "6s"
+[store]
+retry_pause_max = "500ms"
+statement_timeout = "5s"
+[mysql]
+lock_wait_timeout = "2s"
+"#;
+
 /// A running stack.
 pub struct Rig {
     pub stack: Stack,
@@ -220,5 +231,14 @@ impl Totals {
             && self.missing + self.gaps + self.declared == 0
             && self.stored == self.points
             && self.stored_rows == self.stored
+    }
+}
+
+/// Waits until something holds; panics with `what` if it never does.
+pub async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+    let by = Instant::now() + SETTLED_WITHIN;
+    while !holds().await {
+        assert!(Instant::now() < by, "not within {SETTLED_WITHIN:?}: {what}");
+        tokio::time::sleep(LOOK_EVERY).await;
     }
 }

@@ -13,6 +13,7 @@ pub mod frame;
 pub mod kafka_record;
 pub mod object_key;
 pub mod partition;
+pub mod precision;
 pub mod sealed_object;
 pub mod verdict;
 

@@ -7,47 +7,10 @@
 
 use std::borrow::Cow;
 
+pub use spillway_proto::precision::Precision;
 use spillway_proto::{Kind, limits};
 
 use super::tray::{Pack, Sample, Unpackable};
-
-/// What a line's time is counted in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Precision {
-    Nanoseconds,
-    Microseconds,
-    Milliseconds,
-    Seconds,
-    Minutes,
-    Hours,
-}
-
-impl Precision {
-    /// By its name in a request (`precision=ms`).
-    #[must_use]
-    pub fn named(name: &str) -> Option<Self> {
-        Some(match name {
-            "" | "ns" | "n" => Self::Nanoseconds,
-            "us" | "u" | "µ" => Self::Microseconds,
-            "ms" => Self::Milliseconds,
-            "s" => Self::Seconds,
-            "m" => Self::Minutes,
-            "h" => Self::Hours,
-            _ => return None,
-        })
-    }
-
-    fn to_ms(self, time: i64) -> Option<i64> {
-        match self {
-            Self::Nanoseconds => Some(time.div_euclid(1_000_000)),
-            Self::Microseconds => Some(time.div_euclid(1_000)),
-            Self::Milliseconds => Some(time),
-            Self::Seconds => time.checked_mul(1_000),
-            Self::Minutes => time.checked_mul(60_000),
-            Self::Hours => time.checked_mul(3_600_000),
-        }
-    }
-}
 
 /// Why a body is refused, as a whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -143,7 +106,7 @@ impl<'a> Parsed<'a> {
             false => {
                 let time = time.parse().map_err(|_| Malformed::Time)?;
                 let in_range = |ts: &i64| (0..=limits::TS_MS_MAX).contains(ts);
-                Some(precision.to_ms(time).filter(in_range).ok_or(Malformed::Time)?)
+                Some(Some(precision.to_ms(time)).filter(in_range).ok_or(Malformed::Time)?)
             }
         };
         Ok(Self { measurement: plain(measurement), tags, fields, ts_ms })

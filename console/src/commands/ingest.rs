@@ -1,12 +1,11 @@
 //! `spillway ingest admit|pause|show`: admission.toml, which every API server reads again within a
 //! second of its change. Who is not admitted gets 503 with Retry-After and keeps its data.
 
-use std::collections::BTreeSet;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use serde::{Deserialize, Serialize};
 use spillway_proto::frame::is_environment_name;
+use spillway_runtime::admission::Rules;
 
 use crate::answer::{Answer, Verdict};
 use crate::cli::{Admit, Ingest};
@@ -19,20 +18,6 @@ const HEAD: &str =
 # share: of all agents, by hash of their id. paused: environments answered 503.
 ";
 
-/// The file, as ingest-api reads it.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct Rules {
-    share: f64,
-    paused: BTreeSet<String>,
-}
-
-impl Default for Rules {
-    fn default() -> Self {
-        Self { share: 1.0, paused: BTreeSet::new() }
-    }
-}
-
 /// Why the file is not read or written.
 #[derive(Debug, thiserror::Error)]
 pub enum RulesFault {
@@ -44,23 +29,21 @@ pub enum RulesFault {
     Unwritable(#[from] toml::ser::Error),
 }
 
-impl Rules {
-    /// An absent file admits everyone.
-    fn load(path: &Path) -> Result<Self, RulesFault> {
-        let text = match std::fs::read_to_string(path) {
-            Ok(text) => text,
-            Err(cause) if cause.kind() == std::io::ErrorKind::NotFound => {
-                return Ok(Self::default());
-            }
-            Err(cause) => return Err(RulesFault::File { path: path.to_owned(), cause }),
-        };
-        toml::from_str(&text).map_err(|cause| RulesFault::Damaged { path: path.to_owned(), cause })
-    }
+/// An absent file admits everyone.
+fn load(path: &Path) -> Result<Rules, RulesFault> {
+    let text = match std::fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(cause) if cause.kind() == std::io::ErrorKind::NotFound => {
+            return Ok(Rules::default());
+        }
+        Err(cause) => return Err(RulesFault::File { path: path.to_owned(), cause }),
+    };
+    toml::from_str(&text).map_err(|cause| RulesFault::Damaged { path: path.to_owned(), cause })
+}
 
-    fn save(&self, path: &Path) -> Result<(), RulesFault> {
-        let text = format!("{HEAD}{}", toml::to_string(self)?);
-        replace(path, &text).map_err(|cause| RulesFault::File { path: path.to_owned(), cause })
-    }
+fn save(rules: &Rules, path: &Path) -> Result<(), RulesFault> {
+    let text = format!("{HEAD}{}", toml::to_string(rules)?);
+    replace(path, &text).map_err(|cause| RulesFault::File { path: path.to_owned(), cause })
 }
 
 /// Puts a new version of an operators' file in place in one step, readable as the old one was.
@@ -80,7 +63,7 @@ pub fn replace(path: &Path, text: &str) -> std::io::Result<()> {
 
 pub fn run(desk: &Desk, command: Ingest) -> Result<Answer, Failure> {
     let path = &desk.settings.admission_file;
-    let rules = Rules::load(path)?;
+    let rules = load(path)?;
     match command {
         Ingest::Show => Ok(told(&rules)),
         Ingest::Pause { environment } => {
@@ -133,7 +116,7 @@ fn change(desk: &Desk, action: &'static str, old: &Rules, new: &Rules) -> Result
             answer.note(why);
         }
         Consent::Given(entry) => {
-            entry.end(new.save(&desk.settings.admission_file))?;
+            entry.end(save(new, &desk.settings.admission_file))?;
             answer.note("Every API server that reads this file follows within a second or two.");
         }
     }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use spillway_e2e::rig::{Rig, SETTLED_WITHIN};
 use spillway_testkit::http;
 use spillway_testkit::ports::Port;
+use spillway_testkit::process::Process;
 use spillway_testkit::stack::StackOptions;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -66,17 +67,21 @@ async fn settled(rig: &Rig, n: u64, scrapes: u64) -> Vec<(i64, f64)> {
     stored(rig, "drill_series", &name).await
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn what_prometheus_has_in_its_own_store_is_in_mysql() {
+/// Debian's Prometheus, which scrapes the target and sends to the stack.
+fn start_prometheus(rig: &Rig, target: &Target, port: &Port, more: &[&str]) -> Process {
     let program = prometheus().expect("apt-get download prometheus works here");
-    let rig = Rig::start(StackOptions::default()).await;
-    let (target, port) = (Target::listen().await, Port::take().expect("a port"));
     let file = rig.stack.dir().join("prometheus.yml");
-    fs::write(&file, config(&rig, &target)).expect("its configuration");
+    fs::write(&file, config(rig, target)).expect("its configuration");
     let config = format!("--config.file={}", file.display());
     let listen = format!("--web.listen-address={}", port.address());
-    let client =
-        start(&rig, "prometheus", &program, &[&config, &listen, "--storage.tsdb.path=data"]);
+    start(rig, "prometheus", &program, &[&[config.as_str(), listen.as_str()], more].concat())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_prometheus_has_in_its_own_store_is_in_mysql() {
+    let rig = Rig::start(StackOptions::default()).await;
+    let (target, port) = (Target::listen().await, Port::take().expect("a port"));
+    let client = start_prometheus(&rig, &target, &port, &["--storage.tsdb.path=data"]);
     faults(&rig, &target).await;
     // What it stored itself, up to now, sample by sample.
     let mut own = Vec::new();
@@ -104,16 +109,11 @@ async fn what_prometheus_has_in_its_own_store_is_in_mysql() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_prometheus_as_an_agent_scraped_is_in_mysql() {
-    let program = prometheus().expect("apt-get download prometheus works here");
     let rig = Rig::start(StackOptions::default()).await;
     let (target, port) = (Target::listen().await, Port::take().expect("a port"));
-    let file = rig.stack.dir().join("prometheus.yml");
-    fs::write(&file, config(&rig, &target)).expect("its configuration");
-    let config = format!("--config.file={}", file.display());
-    let listen = format!("--web.listen-address={}", port.address());
     let mode = "--enable-feature=agent";
     let store = "--storage.agent.path=data";
-    let client = start(&rig, "prometheus", &program, &[&config, &listen, mode, store]);
+    let client = start_prometheus(&rig, &target, &port, &[mode, store]);
     faults(&rig, &target).await;
     let scraped = target.served() - 1;
     stop(&client, FLUSH_WITHIN).await;

@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
+pub use spillway_e2e::rig::{HASTY_CONSUMER, until};
 use spillway_e2e::rig::{Rig, SETTLED_WITHIN};
 use spillway_proto::frame::Encoder;
 use spillway_proto::partition::Partitioning;
@@ -17,17 +18,6 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 use uuid::Uuid;
-
-/// A consumer that notices within seconds what takes half a minute in production.
-pub const HASTY_CONSUMER: &str = r#"
-[group]
-session_timeout = "6s"
-[store]
-retry_pause_max = "500ms"
-statement_timeout = "5s"
-[mysql]
-lock_wait_timeout = "2s"
-"#;
 
 /// Such consumers, asleep for a moment before each COMMIT: that is where a freeze meets them.
 pub fn sleepy(options: StackOptions) -> StackOptions {
@@ -41,15 +31,6 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 const ANSWER_WITHIN: Duration = Duration::from_secs(30);
 /// Longer than any frame's answer.
 const POSTED_WITHIN: Duration = Duration::from_secs(20);
-
-/// Waits until something holds; panics with `what` if it never does.
-pub async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
-    let by = Instant::now() + SETTLED_WITHIN;
-    while !holds().await {
-        assert!(Instant::now() < by, "not within {SETTLED_WITHIN:?}: {what}");
-        tokio::time::sleep(LOOK_EVERY).await;
-    }
-}
 
 /// A server with every right on it, over one connection: a drill that takes all places away must
 /// not need a second one.

@@ -3,10 +3,9 @@
 
 use std::path::PathBuf;
 use std::process::Command;
-use std::time::Duration;
 
 use serde_json::Value;
-use spillway_e2e::rig::{ACCEPTED_WITHIN, Rig, SETTLED_WITHIN};
+use spillway_e2e::rig::{ACCEPTED_WITHIN, HASTY_CONSUMER, Rig, SETTLED_WITHIN, until};
 use spillway_e2e::{Fate, Ledger, Sender, SenderOptions, compare, settled};
 use spillway_testkit::mysql::MysqlServer;
 use spillway_testkit::stack::StackOptions;
@@ -14,18 +13,6 @@ use spillway_testkit::{binaries, errand};
 use sqlx::MySqlPool;
 use sqlx::mysql::MySqlPoolOptions;
 
-/// A consumer that notices within seconds what takes half a minute in production.
-const HASTY_CONSUMER: &str = r#"
-[group]
-session_timeout = "6s"
-[store]
-retry_pause_max = "500ms"
-statement_timeout = "5s"
-[mysql]
-lock_wait_timeout = "2s"
-"#;
-/// Between two looks at something that takes its time.
-const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// Batches that the replica lacks when it takes over, at least.
 const LACKING: i64 = 40;
 
@@ -52,14 +39,6 @@ async fn number(server: &MySqlPool, sql: &str) -> i64 {
 
 async fn audited(server: &MySqlPool) -> i64 {
     number(server, "SELECT COUNT(*) FROM spillway_store.audit").await
-}
-
-async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
-    let by = tokio::time::Instant::now() + SETTLED_WITHIN;
-    while !holds().await {
-        assert!(tokio::time::Instant::now() < by, "not within {SETTLED_WITHIN:?}: {what}");
-        tokio::time::sleep(LOOK_EVERY).await;
-    }
 }
 
 /// A reader of everything, at the server that is primary now.

@@ -105,7 +105,7 @@ impl Admission {
     pub fn agent(&self, body: &Bytes) -> Result<(), NotAdmitted> {
         let Some(rules) = self.rules() else { return Ok(()) };
         match Header::parse(body) {
-            Ok(header) if !rules.admits(&header.id) => Err(NotAdmitted::NotInShare),
+            Ok(header) if !rules::admits(&rules, &header.id) => Err(NotAdmitted::NotInShare),
             Ok(_) | Err(_) => Ok(()),
         }
     }

@@ -25,6 +25,8 @@ use crate::http::respond::{Answer, DETAIL_BYTES_MAX, ErrorId, Problem};
 use crate::unpack::Coding;
 use crate::wire::Malformed;
 
+pub use spillway_proto::precision::Precision;
+
 pub use line::{Field, Line, LineFault, lines, parse};
 
 const CODINGS: [Coding; 4] = [Coding::Identity, Coding::Gzip, Coding::Deflate, Coding::Zstd];
@@ -34,42 +36,6 @@ const VERSION: HeaderName = HeaderName::from_static("x-influxdb-version");
 const QUERY_BYTES_MAX: usize = 16 * 1024;
 /// The tag that is the host.
 const HOST: &str = "host";
-
-/// The unit of a line's timestamp.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Precision {
-    Nanoseconds,
-    Microseconds,
-    Milliseconds,
-    Seconds,
-    Minutes,
-    Hours,
-}
-
-impl Precision {
-    fn parse(text: &str) -> Option<Self> {
-        match text {
-            "" | "n" | "ns" => Some(Self::Nanoseconds),
-            "u" | "us" | "µ" => Some(Self::Microseconds),
-            "ms" => Some(Self::Milliseconds),
-            "s" => Some(Self::Seconds),
-            "m" => Some(Self::Minutes),
-            "h" => Some(Self::Hours),
-            _ => None,
-        }
-    }
-
-    fn to_ms(self, time: i64) -> i64 {
-        match self {
-            Self::Nanoseconds => time.div_euclid(1_000_000),
-            Self::Microseconds => time.div_euclid(1_000),
-            Self::Milliseconds => time,
-            Self::Seconds => time.saturating_mul(1_000),
-            Self::Minutes => time.saturating_mul(60_000),
-            Self::Hours => time.saturating_mul(3_600_000),
-        }
-    }
-}
 
 /// Takes lines, or says why not.
 ///
@@ -86,7 +52,7 @@ where
         Problem::new(ErrorId::UnsupportedMediaType, what)
     })?;
     let precision = parameter(head.uri.query(), "precision").unwrap_or_default();
-    let precision = Precision::parse(&precision).ok_or_else(|| {
+    let precision = Precision::named(&precision).ok_or_else(|| {
         Problem::new(ErrorId::BadRequest, "the precision must be ns, us, ms, s, m or h")
     })?;
     let taken = foreign::take(app, &head, incoming, coding, move |body, intake| {

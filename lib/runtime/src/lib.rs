@@ -24,6 +24,8 @@ pub mod backoff;
 
 pub mod watched_file;
 
+pub mod admission;
+
 pub mod tokens;
 
 pub mod shards;

@@ -69,9 +69,9 @@ fn a_time_is_read_in_the_stated_unit() {
         ("h", 1, 3_600_000),
         ("ns", -1, -1),
     ] {
-        assert_eq!(Precision::parse(precision).unwrap().to_ms(time), ms, "{precision}");
+        assert_eq!(Precision::named(precision).unwrap().to_ms(time), ms, "{precision}");
     }
-    assert_eq!(Precision::parse("d"), None);
+    assert_eq!(Precision::named("d"), None);
 }
 
 proptest! {
