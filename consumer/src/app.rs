@@ -13,10 +13,11 @@ use spillway_proto::partition::Partitioning;
 use spillway_publisher::Publisher;
 use spillway_runtime::admin::DependencyProbe;
 use spillway_runtime::program::{Context, Drained, Misconfigured, RunError};
+use spillway_runtime::pulse::{self, Pulse};
 use spillway_runtime::settings::SecretFileError;
 use spillway_runtime::shards::{ShardFile, ShardMap};
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use crate::commit::GroupOffsets;
@@ -29,7 +30,7 @@ use crate::quarantine::DeadLetters;
 use crate::receive::Intake;
 use crate::settings::ConsumerSettings;
 use crate::stalls;
-use crate::worker::{Ended, Id, Shared, Worker};
+use crate::worker::{Ended, Id, Shared, Signs, Worker};
 
 /// Commands to the poller that may wait; more than partitions it can be told of at once.
 const COMMANDS_WAITING_MAX: usize = 4_096;
@@ -37,6 +38,18 @@ const COMMANDS_WAITING_MAX: usize = 4_096;
 const PING_EVERY: Duration = Duration::from_secs(5);
 /// How long Kafka may take for that.
 const PING_WITHIN: Duration = Duration::from_secs(3);
+/// Between two looks at the signs of life, and how many in a row one part may give none: ten
+/// minutes, far longer than any transaction whose statements all come to an end in time.
+const PULSE_LOOK: (Duration, u32) = (Duration::from_secs(15), 40);
+
+/// Why the consumer ends before it was asked to. Started again, it goes on where MySQL stands.
+#[derive(Debug, thiserror::Error)]
+enum Broken {
+    #[error("a worker failed: {0}")]
+    Worker(JoinError),
+    #[error("{0} gave no sign of life for ten minutes")]
+    Still(Arc<str>),
+}
 
 /// Runs the consumer until it is told to stop.
 pub async fn run(settings: ConsumerSettings, ctx: Context) -> Result<Drained, RunError> {
@@ -72,10 +85,13 @@ pub async fn run(settings: ConsumerSettings, ctx: Context) -> Result<Drained, Ru
         claims: Arc::new(AtomicU64::new(0)),
         shutdown: ctx.shutdown.clone(),
     };
-    let (workers, routes) = start_workers(&map, &shared, &ctx);
+    let mut workers = start_workers(&map, &shared, &ctx);
+    let pulse = Pulse::new("the Kafka poller");
+    workers.pulses.push(pulse.clone());
     let parts = poller::Parts {
         config,
-        routes,
+        routes: std::mem::take(&mut workers.routes),
+        pulse,
         commands: obeyed,
         assignment,
         group_offsets,
@@ -90,6 +106,8 @@ pub async fn run(settings: ConsumerSettings, ctx: Context) -> Result<Drained, Ru
     let pings = tokio::spawn(ping(publisher.clone(), ctx.health.register("kafka"), stop.clone()));
     ctx.health.set_ready(true);
     let ended = finish(workers, poller, &ctx, &stop).await;
+    // Whatever ended it, what is left has nothing to wait for.
+    stop.cancel();
     let left = publisher.drain(ctx.shutdown.remaining().max(Duration::from_secs(1))).await;
     pings.await?;
     looks.await?;
@@ -159,16 +177,21 @@ fn consumer_config(settings: &ConsumerSettings) -> Result<ClientConfig, SecretFi
     Ok(config)
 }
 
+/// What works, and how to reach it.
+#[derive(Default)]
+struct Workers {
+    tasks: JoinSet<Ended>,
+    /// The queue of each partition, by partition.
+    routes: Vec<Arc<Intake>>,
+    pulses: Vec<Pulse>,
+}
+
 /// One queue and one task per worker, and the queue of each partition.
-fn start_workers(
-    map: &ShardMap,
-    shared: &Shared,
-    ctx: &Context,
-) -> (JoinSet<Ended>, Vec<Arc<Intake>>) {
+fn start_workers(map: &ShardMap, shared: &Shared, ctx: &Context) -> Workers {
     let settings = &shared.settings;
     let workers_per_shard = settings.store.workers_per_shard;
     let (live_max, backlog_max) = (settings.intake.live_max, settings.intake.backlog_max);
-    let mut workers = JoinSet::new();
+    let mut workers = Workers::default();
     let mut by_partition = BTreeMap::new();
     for shard in &map.shards {
         let probe = ctx.health.register(&format!("mysql {}", shard.name));
@@ -181,11 +204,14 @@ fn start_workers(
                 by_partition.insert(partition, Arc::clone(&intake));
             }
             let id = Id { shard: shard.name.clone(), worker };
-            let probe: DependencyProbe = probe.clone();
-            workers.spawn(Worker::new(id, shared.clone(), intake, probe).run());
+            let pulse = Pulse::new(&format!("worker {worker} of shard {}", shard.name));
+            workers.pulses.push(pulse.clone());
+            let signs = Signs { probe: probe.clone(), pulse };
+            workers.tasks.spawn(Worker::new(id, shared.clone(), intake, signs).run());
         }
     }
-    (workers, by_partition.into_values().collect())
+    workers.routes = by_partition.into_values().collect();
+    workers
 }
 
 /// The poller's end, once it has one.
@@ -202,24 +228,34 @@ fn start_poller(parts: poller::Parts) -> Result<PollerEnd, std::io::Error> {
     Ok(end)
 }
 
-/// Waits for the stop, or for the poller's death, and ends everything in order.
+/// Waits for the stop, or for the death of a part, and ends everything in order.
 async fn finish(
-    mut workers: JoinSet<Ended>,
+    workers: Workers,
     mut poller: PollerEnd,
     ctx: &Context,
     stop: &CancellationToken,
 ) -> Result<Drained, RunError> {
+    let Workers { mut tasks, pulses, .. } = workers;
+    let mut unfinished = 0;
     let dead = tokio::select! {
         () = ctx.shutdown.wait() => None,
         end = &mut poller => Some(end),
+        // What failed may have left anything half done in memory, and what stands still can't be
+        // waited for: both leave at once.
+        Some(ended) = tasks.join_next() => {
+            unfinished += usize::from(ended.map_err(Broken::Worker)? == Ended::Unfinished);
+            None
+        }
+        name = pulse::stopped(&pulses, PULSE_LOOK.0, PULSE_LOOK.1) => {
+            return Err(Broken::Still(name).into());
+        }
     };
     if dead.is_some() {
         // Without a poller nothing more arrives; what is under way is still brought to its end.
         ctx.shutdown.trigger();
     }
-    let mut unfinished = 0;
-    while let Some(ended) = workers.join_next().await {
-        unfinished += usize::from(ended? == Ended::Unfinished);
+    while let Some(ended) = tasks.join_next().await {
+        unfinished += usize::from(ended.map_err(Broken::Worker)? == Ended::Unfinished);
     }
     stop.cancel();
     match dead {

@@ -1,8 +1,8 @@
 //! Crash points for tests: between any two steps that a crash could part, a build with the feature
-//! `failpoints` can die or stall. Every other build has nothing here.
+//! `failpoints` can die, panic or stall. Every other build has nothing here.
 //!
-//! `SPILLWAY_FAILPOINT=after-rows=abort@3` dies at the third passage; `…=sleep:500` stalls each
-//! passage by 500 ms, `…=sleep:500@3` the third only.
+//! `SPILLWAY_FAILPOINT=after-rows=abort@3` dies at the third passage, `…=panic@3` panics there;
+//! `…=sleep:500` stalls each passage by 500 ms, `…=sleep:500@3` the third only.
 
 /// Where a test may intervene, in travel order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,6 +33,7 @@ mod armed {
 
     enum Action {
         Abort,
+        Panic,
         Sleep(Duration),
     }
 
@@ -44,7 +45,7 @@ mod armed {
         passages: AtomicU64,
     }
 
-    #[expect(clippy::disallowed_methods, reason = "dying without a drain is what it is for")]
+    #[expect(clippy::disallowed_methods, reason = "that is what it is for")]
     pub async fn pass(point: Failpoint) {
         static ARMED: OnceLock<Option<Armed>> = OnceLock::new();
         let armed = ARMED.get_or_init(|| crate::settings::failpoint().as_deref().and_then(parse));
@@ -58,6 +59,7 @@ mod armed {
         tracing::warn!(?point, passage, "failpoint");
         match armed.action {
             Action::Abort => std::process::abort(),
+            Action::Panic => panic!("failpoint"),
             Action::Sleep(pause) => tokio::time::sleep(pause).await,
         }
     }
@@ -79,6 +81,7 @@ mod armed {
         };
         let action = match action.split_once(':') {
             None if action == "abort" => Action::Abort,
+            None if action == "panic" => Action::Panic,
             Some(("sleep", millis)) => Action::Sleep(Duration::from_millis(millis.parse().ok()?)),
             _ => return None,
         };

@@ -22,6 +22,7 @@ pub mod log_ends;
 pub mod group;
 pub mod sources;
 pub mod stalls;
+pub mod witness;
 pub mod poller;
 pub mod receive;
 

@@ -22,6 +22,7 @@ use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use spillway_proto::kafka_record::Lane;
 use spillway_publisher::LogGate;
 use spillway_runtime::backoff::Backoff;
+use spillway_runtime::pulse::Pulse;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -32,6 +33,7 @@ use crate::receive::{Intake, Record};
 use crate::sources::{Source, Taken, take};
 use crate::stalls::Stalls;
 
+mod doubts;
 mod pauses;
 
 /// How long one poll waits for a record: how late a command or a resumption may be.
@@ -44,9 +46,6 @@ const IDLE_COMMIT: Duration = Duration::from_secs(5);
 const RECHECK_PAUSE: Duration = Duration::from_secs(10);
 /// Between being refused by the group and joining it anew.
 const REJOIN_PAUSE: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
-/// Looks in a row at which a lane has stalled before the client is made anew.
-const LOOKS_UNTIL_ANEW: u32 = 1;
-
 /// What a worker asks of the poller.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Command {
@@ -68,6 +67,8 @@ pub struct Parts {
     pub group_offsets: Arc<GroupOffsets>,
     pub commit_interval: Duration,
     pub metrics: Metrics,
+    /// Beaten at each turn.
+    pub pulse: Pulse,
     /// Fired once the workers are done.
     pub stop: CancellationToken,
 }
@@ -136,6 +137,7 @@ fn join(parts: &Parts) -> Result<BaseConsumer<Group>, KafkaError> {
 impl Poller {
     fn run(&mut self) -> Result<(), Refused> {
         while !self.parts.stop.is_cancelled() {
+            self.parts.pulse.beat();
             let mut records = 0;
             while records < RECORDS_BETWEEN_CHORES {
                 let Some(polled) = self.consumer.poll(POLL_WAIT) else { break };
@@ -146,6 +148,7 @@ impl Poller {
                         match record {
                             Taken::Record(record) => self.enqueue(record),
                             Taken::Suspect => self.reassign = true,
+                            Taken::Doubted(hole) => self.doubt(hole)?,
                             Taken::Believed(record) => {
                                 self.parts.metrics.offset_jumps.inc();
                                 self.enqueue(record);
@@ -198,29 +201,6 @@ impl Poller {
         }
         self.resume();
         self.tell_group();
-        Ok(())
-    }
-
-    /// Whatever keeps the client from reading on, and has not been thought of: what stalls is
-    /// assigned anew, and if that does not help, the client is made anew.
-    fn look(&mut self, ends: &BTreeMap<(Lane, u16), i64>) -> Result<(), Refused> {
-        let stalled = self.stalls.look(&self.sources, &self.paused, ends);
-        let Some(worst) = stalled.iter().max_by_key(|stalled| stalled.looks) else { return Ok(()) };
-        self.parts.metrics.reads_stalled.inc_by(stalled.len() as u64);
-        tracing::error!(
-            places = stalled.len(),
-            lane = worst.lane.as_str(),
-            partition = worst.partition,
-            next = worst.next,
-            end = worst.end,
-            looks = worst.looks,
-            "Kafka holds records that the client does not hand out"
-        );
-        if worst.looks > LOOKS_UNTIL_ANEW {
-            self.stalls = Stalls::default();
-            return Err(Refused("it reads nothing where there is something".to_owned()));
-        }
-        self.reassign = true;
         Ok(())
     }
 

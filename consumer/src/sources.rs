@@ -1,7 +1,8 @@
 //! Where each claimed partition is being read, and which polled record continues it.
 //!
 //! Promise: a worker gets each offset of a claim once and in order. An offset that is missing is
-//! fetched again before it is believed to be missing from the log.
+//! fetched again, and then looked for by another client, before it is believed to be missing from
+//! the log.
 
 use std::collections::BTreeMap;
 
@@ -17,8 +18,15 @@ pub struct Source {
     pub claim: u64,
     /// Next offset to enqueue.
     pub next: PerLane<i64>,
-    /// A jump seen once: fetched again, and believed if it comes again.
-    suspect: PerLane<Option<i64>>,
+    /// A jump to this offset: fetched again, and asked another client about if it comes again.
+    suspect: PerLane<Option<Jump>>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Jump {
+    to: i64,
+    /// Another client found the same.
+    confirmed: bool,
 }
 
 impl Source {
@@ -39,13 +47,31 @@ impl Source {
         if offset < *next {
             return Step::Known;
         }
-        let jump = offset > *next;
-        if jump && *suspect != Some(offset) {
-            *suspect = Some(offset);
-            return Step::Suspect;
+        if offset > *next {
+            match *suspect {
+                Some(jump) if jump.to == offset && jump.confirmed => {}
+                Some(jump) if jump.to == offset => return Step::Again { next: *next },
+                _ => {
+                    *suspect = Some(Jump { to: offset, confirmed: false });
+                    return Step::Suspect;
+                }
+            }
         }
+        let jump = offset > *next;
         (*next, *suspect) = (offset + 1, None);
         if jump { Step::Believed } else { Step::Next }
+    }
+
+    /// Another client found the same hole: the next time it is believed.
+    pub fn confirm(&mut self, lane: Lane) {
+        let [live, backlog] = &mut self.suspect;
+        let suspect = match lane {
+            Lane::Live => live,
+            Lane::Backlog => backlog,
+        };
+        if let Some(jump) = suspect {
+            jump.confirmed = true;
+        }
     }
 }
 
@@ -54,7 +80,22 @@ enum Step {
     Known,
     Next,
     Suspect,
+    /// The same jump after it was fetched again, from where it should go on.
+    Again {
+        next: i64,
+    },
     Believed,
+}
+
+/// A jump that one client has shown twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Hole {
+    pub lane: Lane,
+    pub partition: u16,
+    /// The first offset that is missing.
+    pub next: i64,
+    /// The offset that came instead.
+    pub found: i64,
 }
 
 /// What a polled message is to its partition's worker.
@@ -62,7 +103,9 @@ pub enum Taken {
     Record(Record),
     /// Offsets are missing before it: fetch again from where it should go on.
     Suspect,
-    /// They are missing from the log itself.
+    /// They are missing again: is it the log or the client?
+    Doubted(Hole),
+    /// They are missing from the log itself, by the word of two clients.
     Believed(Record),
     /// Not claimed, or enqueued before.
     Nothing,
@@ -78,6 +121,9 @@ pub fn take(sources: &mut BTreeMap<u16, Source>, message: &BorrowedMessage<'_>) 
     match step {
         Step::Known => Taken::Nothing,
         Step::Suspect => Taken::Suspect,
+        Step::Again { next } => {
+            Taken::Doubted(Hole { lane, partition, next, found: message.offset() })
+        }
         Step::Next => Taken::Record(record()),
         Step::Believed => Taken::Believed(record()),
     }
@@ -88,11 +134,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_hole_is_fetched_again_before_it_is_believed() {
+    fn a_hole_is_fetched_again_and_found_by_another_client_before_it_is_believed() {
         let mut source = Source::new(1, [5, 5]);
         assert_eq!(source.step(Lane::Live, 5), Step::Next);
         assert_eq!(source.step(Lane::Live, 8), Step::Suspect);
         assert_eq!(source.next, [6, 5], "it is read again from where it should go on");
+        for _ in 0..3 {
+            assert_eq!(source.step(Lane::Live, 8), Step::Again { next: 6 });
+        }
+        source.confirm(Lane::Backlog);
+        assert_eq!(source.step(Lane::Live, 8), Step::Again { next: 6 });
+        source.confirm(Lane::Live);
+        assert_eq!(source.step(Lane::Live, 9), Step::Suspect, "that is another hole");
+        assert_eq!(source.step(Lane::Live, 8), Step::Suspect);
+        assert_eq!(source.step(Lane::Live, 8), Step::Again { next: 6 });
+        source.confirm(Lane::Live);
         assert_eq!(source.step(Lane::Live, 8), Step::Believed);
         assert_eq!(source.step(Lane::Live, 9), Step::Next);
         assert_eq!(source.step(Lane::Live, 7), Step::Known);

@@ -196,6 +196,8 @@ impl Ingest {
         let wrong = tokio::select! {
             () = app.shutdown.wait() => None,
             watched = &mut watching => Some(unusable(watched)),
+            // It ends after the others; a server without a listener is started again.
+            ended = &mut serving => Some(unserved(ended)),
         };
         watching.abort();
         if let Some(wrong) = wrong {
@@ -212,6 +214,10 @@ fn unusable(watched: Result<TopicsError, JoinError>) -> RunError {
         Ok(topics) => Box::new(Misconfigured(topics.to_string())),
         Err(ended) => Box::new(ended),
     }
+}
+
+fn unserved(ended: Result<usize, JoinError>) -> RunError {
+    ended.map_or_else(Into::into, |_| "the listener ended".into())
 }
 
 /// Finishes what is in work, within the deadline of the shutdown.

@@ -108,6 +108,7 @@ impl Worker {
             attempts: 0,
         };
         loop {
+            self.pulse.beat();
             self.follow();
             self.drop_strangers(&mut hand);
             if hand.records.is_empty() {

@@ -6,13 +6,13 @@
 
 mod hold;
 mod link;
+mod gauges;
 mod apply;
 #[cfg(feature = "mutants")]
 mod spoiled;
 mod trouble;
 mod finish;
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -23,6 +23,7 @@ use spillway_proto::partition::Partitioning;
 use spillway_publisher::LogGate;
 use spillway_runtime::admin::DependencyProbe;
 use spillway_runtime::backoff::Backoff;
+use spillway_runtime::pulse::Pulse;
 use spillway_runtime::shards::ShardMap;
 use spillway_runtime::shutdown::Shutdown;
 use tokio::sync::{mpsc, watch};
@@ -34,7 +35,7 @@ use crate::gather::gather;
 use crate::group::Assignment;
 use crate::last_seen::LastSeen;
 use crate::log_ends::LogEnds;
-use crate::metrics::{Metrics, OfLane, Reason as ReasonLabel, add};
+use crate::metrics::Metrics;
 use crate::poller::Command;
 use crate::quarantine::{DeadLetters, Limiter};
 use crate::receive::{Intake, Record};
@@ -43,6 +44,7 @@ use crate::store::classify::{Trouble, Verdict, classify, of_checkout};
 use crate::store::draft::Drafts;
 use crate::store::rows::Rows;
 
+use self::gauges::Reported;
 use self::hold::Partitions;
 use self::link::{Link, LinkError, Target};
 
@@ -75,6 +77,12 @@ pub struct Id {
     pub worker: u16,
 }
 
+/// How a worker shows that it lives, and that its shard does.
+pub struct Signs {
+    pub probe: DependencyProbe,
+    pub pulse: Pulse,
+}
+
 /// How a worker ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ended {
@@ -90,6 +98,7 @@ pub struct Worker {
     shared: Shared,
     intake: Arc<Intake>,
     probe: DependencyProbe,
+    pulse: Pulse,
     target: Option<Target>,
     link: Option<Link>,
     /// The server on which everything held was claimed.
@@ -104,23 +113,16 @@ pub struct Worker {
     reported: Reported,
 }
 
-/// What of the gauges that all workers share is this one's.
-#[derive(Default)]
-struct Reported {
-    claimed: i64,
-    held: BTreeMap<&'static str, i64>,
-    bytes: BTreeMap<Lane, i64>,
-}
-
 impl Worker {
     #[must_use]
-    pub fn new(id: Id, shared: Shared, intake: Arc<Intake>, probe: DependencyProbe) -> Self {
+    pub fn new(id: Id, shared: Shared, intake: Arc<Intake>, signs: Signs) -> Self {
         let pause_max = shared.settings.store.retry_pause_max.get();
         Self {
             id,
             shared,
             intake,
-            probe,
+            probe: signs.probe,
+            pulse: signs.pulse,
             target: None,
             link: None,
             server: None,
@@ -145,6 +147,7 @@ impl Worker {
     /// Runs until the stop is asked for and the transaction in hand has ended.
     pub async fn run(mut self) -> Ended {
         while !self.shared.shutdown.requested() {
+            self.pulse.beat();
             self.follow();
             let due = self.partitions.due();
             if !due.is_empty() {
@@ -367,28 +370,6 @@ impl Worker {
                 tracing::error!(%error, %shard, class, remedy, held_back, "the shard needs help");
             }
             _ => tracing::warn!(%error, %shard, class, held_back, "the shard is in trouble"),
-        }
-    }
-
-    /// Moves the gauges that all workers share by what changed here.
-    fn report(&mut self) {
-        let metrics = &self.shared.metrics;
-        let claimed = i64::try_from(self.partitions.held().len()).unwrap_or(i64::MAX);
-        add(&metrics.partitions_claimed, claimed - self.reported.claimed);
-        self.reported.claimed = claimed;
-        let now = self.partitions.not_read();
-        let before = std::mem::replace(&mut self.reported.held, now.clone());
-        let reasons: BTreeSet<&'static str> = before.keys().chain(now.keys()).copied().collect();
-        for reason in reasons {
-            let of = |counts: &BTreeMap<_, i64>| counts.get(reason).copied().unwrap_or(0);
-            let gauge = metrics.partitions_held.get_or_create(&ReasonLabel { reason });
-            add(&gauge, of(&now) - of(&before));
-        }
-        for lane in Lane::ALL {
-            let bytes = i64::try_from(self.intake.bytes(lane)).unwrap_or(i64::MAX);
-            let before = self.reported.bytes.insert(lane, bytes).unwrap_or(0);
-            let gauge = metrics.intake_bytes.get_or_create(&OfLane { lane: lane.as_str() });
-            add(&gauge, bytes - before);
         }
     }
 

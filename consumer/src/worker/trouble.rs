@@ -93,6 +93,7 @@ impl Worker {
             return Ok(Committed::pretended(advances));
         }
         let outcome = loop {
+            self.pulse.beat();
             if self.is_out_of_time() {
                 break Err(("abandoned", Step::OutOfTime));
             }

@@ -6,7 +6,7 @@ use std::process::{Child, Command, Stdio};
 use spillway_proto::kafka_record::Lane;
 
 use super::batches::Agent;
-use super::site::Site;
+use super::site::{SOON, Site};
 
 const BATCHES: u64 = 60;
 
@@ -28,6 +28,16 @@ async fn a_commit_counts_though_kafka_never_heard_of_it() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_dead_letter_may_come_twice_but_its_offset_passes_once() {
     dies_at("after-dead-letter", 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_worker_that_fails_takes_its_consumer_with_it() {
+    let site = Site::new().await;
+    Agent::new("demo", "web-1").publish(&site, Lane::Live, 1..=3);
+    let mut child = start(&site, Some("after-rows=panic@1"));
+    let died = tokio::task::spawn_blocking(move || child.wait().unwrap());
+    let died = tokio::time::timeout(SOON, died).await.expect("it must not go on without it");
+    assert_eq!(died.unwrap().code(), Some(1));
 }
 
 /// Kills the consumer at its first to fourth passage of a point, each time under load.

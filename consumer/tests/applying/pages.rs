@@ -1,9 +1,11 @@
 //! Where an offset would be a guess, a partition waits for an operator, and only that one.
 
+use rdkafka::ClientConfig;
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 use spillway_proto::kafka_record::Lane;
 
 use super::batches::Agent;
-use super::site::{Site, recreate_topics};
+use super::site::{SOON, Site, recreate_topics};
 
 /// Two agents in two partitions.
 fn two() -> (Agent, u16, Agent) {
@@ -67,4 +69,31 @@ async fn a_server_of_another_epoch_or_name_is_not_written_to() {
     consumer.until("partitions_held", "wrong-shard", 8.0).await;
     consumer.stop().await;
     assert_eq!(site.number("SELECT COUNT(*) FROM spillway_store.audit").await, 0);
+}
+
+/// What an aborted transaction appended is in the log and handed out to nobody.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_hole_is_passed_over_once_a_second_client_finds_it_and_it_is_told() {
+    let mut site = Site::new().await;
+    let agent = Agent::new("demo", "web-1");
+    let batch = agent.batch(2, &[1.0]);
+    agent.publish(&site, Lane::Live, [1]);
+    let mut config = ClientConfig::new();
+    config.set("bootstrap.servers", &site.kafka).set("transactional.id", "made-up");
+    let producer: BaseProducer = config.create().unwrap();
+    producer.init_transactions(SOON).unwrap();
+    producer.begin_transaction().unwrap();
+    let record = BaseRecord::<[u8], [u8]>::to(Lane::Live.topic())
+        .partition(i32::from(Site::partition_of(&batch)))
+        .payload(b"never to be seen");
+    producer.send(record).map_err(|(error, _)| error).unwrap();
+    producer.flush(SOON).unwrap();
+    producer.abort_transaction(SOON).unwrap();
+    agent.publish(&site, Lane::Live, 2..=4);
+    let consumer = site.start(site.settings());
+    site.until("SELECT COUNT(*) FROM spillway_store.audit", 4).await;
+    // Kafka marks the end of the transaction in the log too, perhaps behind the next record.
+    assert!((1.0..=2.0).contains(&consumer.metric("offset_jumps_total")));
+    assert_eq!(consumer.metric("rejoins_total"), 0.0);
+    consumer.stop().await;
 }

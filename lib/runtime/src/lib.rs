@@ -22,6 +22,8 @@ pub mod deadline;
 
 pub mod backoff;
 
+pub mod pulse;
+
 pub mod watched_file;
 
 pub mod admission;
