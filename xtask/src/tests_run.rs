@@ -8,6 +8,8 @@ use std::time::Instant;
 
 use spillway_testkit::{StackError, binaries, stack};
 
+mod side_by_side;
+
 #[derive(Debug, clap::Args)]
 pub struct TestArgs {
     /// Leave out what needs Kafka, MySQL, Redis or S3
@@ -23,16 +25,14 @@ pub fn run(args: &TestArgs) -> Result<(), StackError> {
     let filter: Vec<&str> = args.filter.as_deref().into_iter().collect();
     if args.fast {
         let targets = targets_without_servers(&binaries::workspace())?;
-        let mut command = vec!["test", "--workspace", "--exclude", E2E, "--lib", "--bins"];
+        let mut selection = vec!["--workspace", "--exclude", E2E, "--lib", "--bins"];
         for target in &targets {
-            command.extend(["--test", target]);
+            selection.extend(["--test", target]);
         }
-        command.extend(&filter);
-        return step("tests that need no servers", &command);
+        return step("tests that need no servers", || side_by_side::run(&selection, &filter));
     }
-    let mut command = vec!["test", "--workspace", "--exclude", E2E];
-    command.extend(&filter);
-    step("unit, property and integration tests", &command)?;
+    let selection = ["--workspace", "--exclude", E2E];
+    step("unit, property and integration tests", || side_by_side::run(&selection, &filter))?;
     let packages: Vec<&str> = stack::PACKAGES.iter().map(|(package, _)| *package).collect();
     let since = Instant::now();
     binaries::build(&packages, false, true)?;
@@ -41,20 +41,26 @@ pub fn run(args: &TestArgs) -> Result<(), StackError> {
     let mut command = vec!["test", "--package", E2E];
     command.extend(&filter);
     command.extend(["--", "--test-threads=1"]);
-    step("whole-pipeline tests", &command)
+    step("whole-pipeline tests", || cargo(&command))
 }
 
-fn step(name: &str, args: &[&str]) -> Result<(), StackError> {
-    println!("── {name}");
-    let since = Instant::now();
+fn cargo(args: &[&str]) -> Result<(), StackError> {
     let mut command = Command::new(binaries::cargo());
     command.current_dir(binaries::workspace()).args(args);
-    let status = spillway_testkit::errand::status(command).map_err(StackError::io(name))?;
-    told(name, since);
+    let status = spillway_testkit::errand::status(command);
+    let status = status.map_err(StackError::io("running cargo"))?;
     if status.success() {
         return Ok(());
     }
-    Err(StackError::Refused { what: format!("{name} failed") })
+    Err(StackError::Refused { what: format!("cargo ended with {status}") })
+}
+
+fn step(name: &str, run: impl FnOnce() -> Result<(), StackError>) -> Result<(), StackError> {
+    println!("── {name}");
+    let since = Instant::now();
+    let ended = run();
+    told(name, since);
+    ended
 }
 
 fn told(name: &str, since: Instant) {

@@ -1,0 +1,119 @@
+//! Test programs side by side: most of their time they wait for servers, and cargo runs them one
+//! after the other. What one prints is told when it has ended, whole.
+
+use std::collections::VecDeque;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
+
+use serde::Deserialize;
+use spillway_testkit::{StackError, binaries, errand};
+
+/// Programs at once: each may have a Kafka and a MySQL, and two cores carry two of them.
+const AT_ONCE: usize = 2;
+
+/// A built test program, and the folder that its tests expect to run in.
+struct Program {
+    name: String,
+    file: PathBuf,
+    package: PathBuf,
+}
+
+/// What cargo tells of each thing it built.
+#[derive(Deserialize)]
+struct Artifact {
+    executable: Option<PathBuf>,
+    #[serde(default)]
+    profile: Profile,
+    #[serde(default)]
+    manifest_path: PathBuf,
+}
+
+#[derive(Default, Deserialize)]
+struct Profile {
+    test: bool,
+}
+
+/// Builds the test programs that `selection` names and runs them all, those with servers first.
+pub fn run(selection: &[&str], filter: &[&str]) -> Result<(), StackError> {
+    let programs = built(selection)?;
+    let (waiting, failed) = (Mutex::new(programs), Mutex::new(Vec::new()));
+    let next = || waiting.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+    let attend = || {
+        while let Some(program) = next() {
+            if let Err(what) = run_one(&program, filter) {
+                failed.lock().unwrap_or_else(PoisonError::into_inner).push(what);
+            }
+        }
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..AT_ONCE {
+            scope.spawn(attend);
+        }
+    });
+    let failed = failed.into_inner().unwrap_or_else(PoisonError::into_inner);
+    if failed.is_empty() {
+        return Ok(());
+    }
+    Err(StackError::Refused { what: format!("failed: {}", failed.join(", ")) })
+}
+
+fn built(selection: &[&str]) -> Result<VecDeque<Program>, StackError> {
+    let command = || {
+        let mut command = Command::new(binaries::cargo());
+        command.current_dir(binaries::workspace()).arg("test").args(selection).arg("--no-run");
+        command
+    };
+    // Once for people, who see how far it is and what does not compile, and once for us.
+    let status = errand::status(command()).map_err(StackError::io("building the tests"))?;
+    if !status.success() {
+        return Err(StackError::Refused { what: "the tests do not compile".to_owned() });
+    }
+    let mut told = command();
+    told.args(["--message-format", "json"]);
+    let told = errand::output(&told).map_err(StackError::io("finding the tests"))?;
+    let artifacts = String::from_utf8_lossy(&told.stdout);
+    let programs = artifacts.lines().filter_map(|line| {
+        let artifact: Artifact = serde_json::from_str(line).ok()?;
+        let file = artifact.executable.filter(|_| artifact.profile.test)?;
+        let package = artifact.manifest_path.parent()?.to_owned();
+        Some(Program { name: name_of(&file), file, package })
+    });
+    let mut programs: Vec<Program> = programs.collect();
+    programs.sort_by_key(|program| !has_servers(program));
+    Ok(programs.into())
+}
+
+/// Those take longest.
+fn has_servers(program: &Program) -> bool {
+    let source = program.package.join("tests").join(&program.name);
+    [source.clone(), source.with_extension("rs")]
+        .iter()
+        .any(|source| super::starts_stack(source).unwrap_or(false))
+}
+
+/// Without cargo's hash.
+fn name_of(file: &Path) -> String {
+    let stem = file.file_stem().unwrap_or_default().to_string_lossy();
+    stem.rsplit_once('-').map_or(stem.as_ref(), |(name, _)| name).to_owned()
+}
+
+fn run_one(program: &Program, filter: &[&str]) -> Result<(), String> {
+    let Program { name, file, package } = program;
+    let mut command = Command::new(file);
+    command.current_dir(package).env("CARGO_MANIFEST_DIR", package).args(filter);
+    let since = Instant::now();
+    let folder = package.file_name().unwrap_or_default().to_string_lossy();
+    let name = format!("{folder}/{name}");
+    let ended = errand::output(&command).map_err(|error| format!("{name} ({error})"))?;
+    let took = since.elapsed().as_secs_f64();
+    let Output { status, stdout, stderr } = ended;
+    let (stdout, stderr) = (String::from_utf8_lossy(&stdout), String::from_utf8_lossy(&stderr));
+    println!("── {name}: {took:.1} s\n{}", stdout.trim());
+    if status.success() {
+        return Ok(());
+    }
+    println!("{stderr}\n── {name} FAILED: {status}");
+    Err(name)
+}
