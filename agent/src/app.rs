@@ -61,7 +61,7 @@ pub async fn run(settings: Settings, ctx: Context) -> Result<Drained, RunError> 
         s3_health: ctx.health.register("s3"),
         network: Arc::new(Internet),
         credential,
-        quarantine: Arc::new(RealFolder::new(&settings.agent.state_dir.join(QUARANTINE_DIR))),
+        quarantine: Arc::new(quarantine(&settings)),
     };
     let mut delivering = tokio::spawn(deliver::run(parts, stop.clone()));
     let mut inputs = Inputs::start(&settings, &identity, &spool, &delivery, &metrics)?;
@@ -119,7 +119,8 @@ async fn open(
 ) -> Result<(Spool, Arc<Identity>), RunError> {
     let (settings, metrics) = (Arc::clone(settings), metrics.clone());
     let opening = tokio::task::spawn_blocking(move || {
-        let opened = Spool::open(&settings, &settings.spool_dir(), &metrics);
+        let elsewhere = deliver::quarantined(&quarantine(&settings));
+        let opened = Spool::open(&settings, &settings.spool_dir(), &metrics, &elsewhere);
         let Opened { spool, found } = opened.map_err(misconfigured)?;
         let binding = Binding {
             environment: settings.agent.environment.clone(),
@@ -135,6 +136,10 @@ async fn open(
         Ok::<_, RunError>((spool, Arc::new(identity)))
     });
     opening.await?
+}
+
+fn quarantine(settings: &Settings) -> RealFolder {
+    RealFolder::new(&settings.agent.state_dir.join(QUARANTINE_DIR))
 }
 
 fn misconfigured(cause: OpenError) -> Misconfigured {

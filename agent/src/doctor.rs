@@ -1,7 +1,8 @@
 //! `doctor`: tries everything the agent needs, one line each, and for what fails, how to mend it.
 //!
 //! It changes nothing but a file it makes and removes in the state directory, and (if spill is
-//! on) one empty sealed object in S3, which the recovery worker retires.
+//! on) one empty sealed object in S3, which the recovery worker retires. Commands (`[[exec]]`) are
+//! run once.
 
 use std::fmt::Write as _;
 use std::net::SocketAddr;
@@ -15,6 +16,10 @@ use spillway_runtime::program::chain;
 use crate::cli::say;
 use crate::deliver::probe;
 use crate::settings::{Settings, SpoolKind};
+
+mod inputs;
+
+mod remedy;
 
 /// For DNS and for TCP each. Whatever takes longer will not do for a metrics pipeline either.
 const NETWORK_DEADLINE: Duration = Duration::from_secs(5);
@@ -67,6 +72,7 @@ pub async fn run(settings: Settings) -> ExitCode {
         findings.extend(api(&settings, endpoint).await);
     }
     findings.extend(spill(&settings).await);
+    findings.extend(inputs::check(&settings).await);
     let worst = findings.iter().map(|finding| finding.verdict).max().unwrap_or(Verdict::Fine);
     let said = say(&render(&findings));
     match worst {

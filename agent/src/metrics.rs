@@ -187,7 +187,7 @@ impl Metrics {
         );
         r.register(
             "spool_late_batches",
-            "Batches that the start could not read and that were read later",
+            "Batches that the start could not read and that were read, or found damaged, later",
             self.spool_late_batches.clone(),
         );
         r.register(

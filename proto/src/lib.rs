@@ -11,6 +11,7 @@ pub mod series;
 
 pub mod frame;
 pub mod kafka_record;
+pub mod line_protocol;
 pub mod object_key;
 pub mod partition;
 pub mod precision;

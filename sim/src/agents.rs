@@ -10,8 +10,8 @@ use spillway_agent::assemble::{self, Assembler, Ended, Kept, Window};
 use spillway_agent::collect::Reading;
 use spillway_agent::credential::Credential;
 use spillway_agent::deliver::{self, DeliveryStatus, Stop};
-use spillway_agent::identity::{Binding, CustodyLog, Identity};
-use spillway_agent::metrics::Metrics;
+use spillway_agent::identity::{Binding, CustodyLog, GivenUpReason, Identity};
+use spillway_agent::metrics::{Metrics, Reason};
 use spillway_agent::settings::Settings;
 use spillway_agent::spool::{Opened, Spool, SpoolTask};
 use spillway_proto::batch::window_of;
@@ -116,7 +116,8 @@ impl Agent {
 
     fn begin(&self, life: &Life) -> Option<Run> {
         let (settings, metrics) = (&self.settings, Metrics::default());
-        let opened = Spool::simulated(settings, life.disk(), &metrics);
+        let elsewhere = deliver::quarantined(&*life.folder("quarantine"));
+        let opened = Spool::simulated(settings, life.disk(), &metrics, &elsewhere);
         let (Opened { spool, found }, task) = opened.ok()?;
         let binding =
             Binding { environment: ENVIRONMENT.to_owned(), host: settings.agent.host.clone() };
@@ -131,10 +132,11 @@ impl Agent {
             found.batches,
             found.damaged.len()
         );
-        let named = found.damaged.len() as u64;
         for lost in found.damaged {
             identity.gone(&lost);
         }
+        // A crash may bring back what an earlier life has named: only what is news came here.
+        let named = declared(&metrics);
         tokio::spawn(keep_spool(task, life.clone(), Arc::clone(self.world())));
         let delivery = Arc::new(DeliveryStatus::new());
         let stop = Stop { drain: CancellationToken::new(), now: CancellationToken::new() };
@@ -214,7 +216,7 @@ impl Agent {
         if bytes > most {
             self.world().violate(format!("the spool takes {bytes} bytes of {most}"));
         }
-        let dropped = spillway_agent::metrics::Reason { reason: "dropped-in-hand" };
+        let dropped = Reason { reason: "dropped-in-hand" };
         if run.metrics.spool_errors.get_or_create(&dropped).get() > 0 {
             self.world().violate("a batch in hand was dropped".to_owned());
         }
@@ -284,11 +286,7 @@ impl Agent {
     /// What came in is what went out and what is left, by the agent's own numbers.
     fn conserve(&self, run: &Run, left: u64) {
         let metrics = &run.metrics;
-        let declared: u64 = spillway_agent::identity::GivenUpReason::ALL
-            .iter()
-            .map(|reason| spillway_agent::metrics::Reason { reason: reason.as_str() })
-            .map(|reason| metrics.batches_declared.get_or_create(&reason).get())
-            .sum();
+        let declared = declared(metrics);
         let found = run.found + metrics.spool_late_batches.get();
         let came = found + metrics.batches_emitted.get();
         let (acked, parked) = (metrics.batches_acked.get(), metrics.batches_parked.get());
@@ -301,6 +299,12 @@ impl Agent {
             ));
         }
     }
+}
+
+/// Batches that this life gave up, by the agent's own numbers.
+fn declared(metrics: &Metrics) -> u64 {
+    let reasons = GivenUpReason::ALL.iter().map(|reason| Reason { reason: reason.as_str() });
+    reasons.map(|reason| metrics.batches_declared.get_or_create(&reason).get()).sum()
 }
 
 /// Batches in quarantine that were not given up yet.

@@ -1,7 +1,7 @@
 //! What becomes of a window: its batches, their seqs, and what they must carry.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::time::Instant;
 
 use spillway_proto::BatchId;
@@ -30,7 +30,8 @@ fn house() -> House {
     let mut settings = Settings::default();
     settings.spool.kind = SpoolKind::Memory;
     let metrics = Metrics::for_tests();
-    let Opened { spool, .. } = Spool::open(&settings, dir.path(), &metrics).unwrap();
+    let Opened { spool, .. } =
+        Spool::open(&settings, dir.path(), &metrics, &HashSet::new()).unwrap();
     let binding = Binding { environment: "demo".to_owned(), host: "web-1".to_owned() };
     let seen = BTreeMap::new();
     let identity = Identity::open(dir.path(), binding, &seen, metrics.clone()).unwrap();

@@ -32,7 +32,7 @@ pub struct Exec {
 
 /// Why a run said nothing.
 #[derive(Debug, thiserror::Error)]
-enum RunError {
+pub enum RunError {
     #[error("it can't be started")]
     Start(#[source] std::io::Error),
     #[error("its output can't be read")]

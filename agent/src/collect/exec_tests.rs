@@ -81,7 +81,7 @@ async fn a_run_that_fails_says_why_and_nothing_else() {
     let failed = settings("echo 'a v=1'; echo broken >&2; exit 3", ExecFormat::Influx);
     assert_eq!(failure(failed).await, "it ended with exit status: 3: broken");
     let nonsense = settings("echo 'a v=1'; echo nonsense", ExecFormat::Influx);
-    assert_eq!(failure(nonsense).await, "its output: line 2 has no field, or one that is no value");
+    assert_eq!(failure(nonsense).await, "its output: line 2: the fields are missing");
     let mut missing = settings("", ExecFormat::Influx);
     missing.command = vec!["/no/such/program".to_owned()];
     assert!(failure(missing).await.contains("can't be started: No such file"));

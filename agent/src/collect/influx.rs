@@ -27,8 +27,9 @@ use super::tray::{Full as TrayFull, Unpackable};
 use crate::metrics::Input;
 use crate::settings::InfluxSettings;
 
-/// Its name in metrics and status.
+/// Names in metrics and status: one of the two may work while the other can't.
 const INPUT: &str = "influx";
+const INPUT_UDP: &str = "influx_udp";
 /// A request's head and its body each get this long.
 const READ_DEADLINE: Duration = Duration::from_secs(10);
 /// When there is no room: by then the next window was handed on.
@@ -61,14 +62,14 @@ impl Influx {
         if !self.settings.listen.is_empty() {
             let (this, stop) = (self.clone(), stop.clone());
             tasks.spawn(async move {
-                let http = this.keep_listening(|| this.http(&stop));
+                let http = this.keep_listening(INPUT, || this.http(&stop));
                 stop.run_until_cancelled(http).await
             });
         }
         if !self.settings.udp.is_empty() {
             let (this, stop) = (self.clone(), stop.clone());
             tasks.spawn(async move {
-                stop.run_until_cancelled(this.keep_listening(|| this.udp())).await
+                stop.run_until_cancelled(this.keep_listening(INPUT_UDP, || this.udp())).await
             });
         }
     }
@@ -81,15 +82,15 @@ impl Influx {
         settings.enabled.then(|| format!("influx {}", addresses.join(" ")))
     }
 
-    async fn keep_listening<F>(&self, listen: impl Fn() -> F)
+    async fn keep_listening<F>(&self, input: &'static str, listen: impl Fn() -> F)
     where
         F: Future<Output = std::io::Result<()>>,
     {
         loop {
             if let Err(cause) = listen().await {
-                self.around.metrics.inputs_failed.get_or_create(&Input { input: INPUT }).inc();
+                self.around.metrics.inputs_failed.get_or_create(&Input { input }).inc();
                 let text = format!("can't listen: {cause}; tried again every {RETRY:?}");
-                self.around.troubles.note(INPUT, Some(text));
+                self.around.troubles.note(input, Some(text));
             }
             tokio::time::sleep(RETRY).await;
         }
@@ -186,6 +187,7 @@ impl Influx {
 
     async fn udp(&self) -> std::io::Result<()> {
         let socket = UdpSocket::bind(&self.settings.udp).await?;
+        self.around.troubles.note(INPUT_UDP, None);
         info!(address = %socket.local_addr()?, "listening for line protocol datagrams");
         let mut buffer = vec![0; DATAGRAM_BYTES_MAX];
         loop {

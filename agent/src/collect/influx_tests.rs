@@ -73,7 +73,7 @@ async fn what_is_answered_204_lies_in_the_tray() {
 async fn a_body_is_taken_whole_or_not_at_all() {
     let running = start(1 << 20).await;
     let cases = [
-        ("POST /write", "m v=1\nnonsense".to_owned(), "400", "line 2 has no field"),
+        ("POST /write", "m v=1\nnonsense".to_owned(), "400", "line 2: the fields are missing"),
         ("POST /write?precision=y", "m v=1".to_owned(), "400", "precision"),
         ("POST /write", "m v=1\n".repeat(20_000), "413", "body_bytes_max"),
         ("GET /query", String::new(), "404", "/write"),
@@ -98,4 +98,47 @@ async fn whoever_finds_no_room_is_told_when_to_come_again() {
     assert_eq!(running.tray.close().len(), 1);
     let stopped = running.ask("POST /write", "m v=1 5").await;
     assert!(stopped.starts_with("HTTP/1.1 503"), "an agent that stops takes nothing: {stopped}");
+}
+
+#[tokio::test]
+async fn a_datagram_lies_in_the_tray_and_a_taken_udp_port_is_told_apart_from_http() {
+    let tray = Tray::new(1 << 20);
+    let around = Surroundings {
+        tray: tray.clone(),
+        clock: Arc::new(SystemClock),
+        troubles: Troubles::default(),
+        metrics: Metrics::for_tests(),
+    };
+    let free = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let udp = free.local_addr().unwrap().to_string();
+    let settings = InfluxSettings {
+        enabled: true,
+        listen: "127.0.0.1:0".to_owned(),
+        udp: udp.clone(),
+        ..InfluxSettings::default()
+    };
+    let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
+    // It is taken as yet: HTTP works all the same, and what does not is named.
+    Influx::new(&settings, around.clone()).start(&tasks, &stop);
+    while !around.troubles.now().contains_key(INPUT_UDP) {
+        tokio::task::yield_now().await;
+    }
+    assert!(!around.troubles.now().contains_key(INPUT));
+    stop.cancel();
+    drop(free);
+    let stop = CancellationToken::new();
+    Influx::new(&settings, around.clone()).start(&tasks, &stop);
+    let client = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    client.connect(&udp).await.unwrap();
+    let mut packs = Vec::new();
+    while packs.is_empty() {
+        // Until it listens, the kernel says so or drops it.
+        drop(client.send(b"m,a=b v=1 5000000\nno line").await);
+        drop(client.send(b"m,a=b v=1 5000000").await);
+        tokio::task::yield_now().await;
+        packs = tray.drain();
+    }
+    assert_eq!(points(&packs)[0], (5, "m_v".to_owned(), 1.0));
+    assert_eq!(around.troubles.now().get(INPUT_UDP), None);
+    stop.cancel();
 }

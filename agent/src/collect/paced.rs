@@ -6,6 +6,7 @@
 //! hundreds of targets are not asked in the same millisecond and yet each is asked at equal
 //! distances, which is what storage packs best. What was read carries the time it was due at.
 
+use std::error::Error;
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -26,19 +27,27 @@ const LATE: Duration = Duration::from_millis(500);
 /// What a source gets beyond its own deadline, before it is given up from outside.
 const GRACE: Duration = Duration::from_millis(500);
 
-/// Why a read failed, for people.
+/// Why a read failed. Shown, it is the whole chain of causes.
 #[derive(Debug)]
-pub struct ReadError(pub String);
+pub struct ReadError(Box<dyn Error + Send + Sync>);
 
-impl fmt::Display for ReadError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+impl ReadError {
+    /// For whoever knows what to do about it.
+    #[must_use]
+    pub fn cause(&self) -> &(dyn Error + 'static) {
+        &*self.0
     }
 }
 
-impl<E: std::error::Error + 'static> From<E> for ReadError {
+impl fmt::Display for ReadError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&spillway_runtime::program::chain(self.cause()))
+    }
+}
+
+impl<E: Error + Send + Sync + 'static> From<E> for ReadError {
     fn from(cause: E) -> Self {
-        Self(spillway_runtime::program::chain(&cause))
+        Self(cause.into())
     }
 }
 
@@ -167,7 +176,7 @@ impl Surroundings {
         let read = within(limit, source.read(ts_ms, &mut out)).await;
         let trouble = match read {
             Ok(Ok(())) => None,
-            Ok(Err(cause)) => Some(cause.0),
+            Ok(Err(error)) => Some(error.to_string()),
             Err(late) => {
                 self.metrics.inputs_late.get_or_create(&input).inc();
                 Some(late.to_string())

@@ -57,7 +57,7 @@ impl Source for Odd {
         match self.0 {
             Habit::Works => Ok(()),
             Habit::Hangs => std::future::pending().await,
-            Habit::Fails => Err(ReadError("no".to_owned())),
+            Habit::Fails => Err(std::io::Error::other("no").into()),
             Habit::Panics => panic!("a bug in a source"),
         }
     }

@@ -1,5 +1,6 @@
 //! Delivery as a whole, between a real spool and servers that fail.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -84,7 +85,8 @@ impl Bench {
         }
         set(&mut settings);
         let metrics = Metrics::for_tests();
-        let opened = Spool::open(&settings, &settings.spool_dir(), &metrics).unwrap();
+        let opened =
+            Spool::open(&settings, &settings.spool_dir(), &metrics, &HashSet::new()).unwrap();
         let books = Arc::new(Books::default());
         let log: Arc<dyn CustodyLog> = Arc::clone(&books) as _;
         let status = Arc::new(DeliveryStatus::new());

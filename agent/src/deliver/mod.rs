@@ -45,6 +45,7 @@ mod deliver_tests;
 #[cfg(test)]
 mod test_server;
 
+pub use self::quarantine::ids_in as quarantined;
 pub use self::s3_park::{ParkError, S3Park};
 pub use self::status::{DeliverySnapshot, DeliveryStatus};
 

@@ -1,73 +1,37 @@
 //! Batches whose content ingest-api refused: kept on disk, tried once more later, then declared.
 //!
 //! A refusal may be the server's mistake (a new version, a wrong limit), so one more try is worth
-//! its place. The files stay as evidence until newer ones need the room. A batch counts as
-//! quarantined once its note is durable: the frame is written first, the note last.
+//! its place. The files stay as evidence until newer ones need the room. A batch is in quarantine
+//! as long as its note is there: the note is written last and removed first. What a start finds
+//! here, the spool forgets ([`ids_in`]), so that each batch lies in one place.
 //!
 //! ```text
 //! quarantine/<epoch>-<seq>.frame    the frame as it was sent
 //! quarantine/<epoch>-<seq>.json     the note: why, when, and whether it was declared
 //! ```
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use serde::{Deserialize, Serialize};
 use spillway_proto::BatchId;
 use spillway_proto::verdict::Refusal;
-use uuid::Uuid;
 
 use crate::folder::Folder;
-use crate::identity::{CustodyLog, GivenUp, GivenUpReason};
+use crate::identity::CustodyLog;
+
+mod note;
+
+pub use self::note::{Note, ids_in};
+
+use self::note::{Name, NoNote};
 
 /// What may lie in quarantine: enough to study, nothing that fills a disk.
 const BYTES_MAX: u64 = 16 * 1024 * 1024;
 const BATCHES_MAX: usize = 256;
 const NOTE_BYTES_MAX: u64 = 64 * 1024;
 const ERROR_CHARS_MAX: usize = 1_000;
-
-/// What is known of a refused batch.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Note {
-    pub agent_id: Uuid,
-    pub epoch: Uuid,
-    pub seq: u64,
-    pub points: u64,
-    pub refusal: Refusal,
-    pub error: String,
-    /// Wall clock, ms.
-    pub refused_at_ms: i64,
-    /// It was refused twice: the custody log has it.
-    pub declared: bool,
-    frame_bytes: u64,
-    /// On disk it is not so yet.
-    #[serde(skip)]
-    unsaved: bool,
-}
-
-impl Note {
-    pub fn id(&self) -> BatchId {
-        BatchId::Sequenced { agent_id: self.agent_id, epoch: self.epoch, seq: self.seq }
-    }
-
-    fn name(&self) -> Name {
-        (self.epoch, self.seq)
-    }
-
-    fn given_up(&self) -> GivenUp {
-        GivenUp {
-            epoch: self.epoch,
-            first_seq: self.seq,
-            last_seq: self.seq,
-            points: self.points,
-            reason: GivenUpReason::Refused,
-        }
-    }
-}
-
-type Name = (Uuid, u64);
 
 /// A batch on its way in.
 #[derive(Clone, Debug)]
@@ -84,25 +48,93 @@ pub struct Quarantine {
     folder: Arc<dyn Folder>,
     notes: BTreeMap<Name, Note>,
     log: Arc<dyn CustodyLog>,
+    /// Whether the folder's names are known.
+    listed: bool,
+    /// There is a note, and the disk does not give it.
+    unread: BTreeSet<Name>,
+    /// Nobody needs these files any more, and they could not be removed.
+    leftovers: BTreeSet<Name>,
+    /// It is on its way to the API: it makes no room for others meanwhile.
+    trying: Option<Name>,
 }
 
 impl Quarantine {
-    /// Reads the notes that are there. What can't be read is left alone.
+    /// Reads the notes that are there; `look` does what did not succeed.
     pub fn open(folder: Arc<dyn Folder>, log: Arc<dyn CustodyLog>) -> Self {
-        let mut notes = BTreeMap::new();
-        let names = folder.names().unwrap_or_else(|error| {
-            tracing::warn!(%error, "the quarantine can't be listed");
-            Vec::new()
+        let mut quarantine = Self {
+            folder,
+            notes: BTreeMap::new(),
+            log,
+            listed: false,
+            unread: BTreeSet::new(),
+            leftovers: BTreeSet::new(),
+            trying: None,
+        };
+        quarantine.look();
+        quarantine
+    }
+
+    /// Does what could not be done before: reads what could not be read, writes what could not be
+    /// written, removes what could not be removed. To be called now and then.
+    pub fn look(&mut self) {
+        self.trying = None;
+        if !self.listed {
+            self.list();
+        }
+        self.unread = std::mem::take(&mut self.unread)
+            .into_iter()
+            .filter(|name| !self.take_in(*name))
+            .collect();
+        for name in std::mem::take(&mut self.leftovers) {
+            self.remove(name);
+        }
+        self.save();
+    }
+
+    fn list(&mut self) {
+        let files = match self.folder.names() {
+            Ok(files) => files,
+            Err(error) => return tracing::warn!(%error, "the quarantine can't be listed"),
+        };
+        self.listed = true;
+        for file in &files {
+            // What is none of ours is left alone.
+            let Some(name) = Name::of(file).filter(|name| !self.notes.contains_key(name)) else {
+                continue;
+            };
+            // Without a note a frame never was in quarantine, or is not any more.
+            let noted = files.contains(&name.note());
+            let to = if noted { &mut self.unread } else { &mut self.leftovers };
+            to.insert(name);
+        }
+    }
+
+    /// Takes in what lies there under `name`. Whether there is nothing more to be read.
+    fn take_in(&mut self, name: Name) -> bool {
+        let read = note::read(&*self.folder, name).or_else(|error| match error {
+            NoNote::Unread(error) => Err(error),
+            NoNote::Damaged => {
+                note::mended(&*self.folder, name)?.ok_or(io::ErrorKind::InvalidData.into())
+            }
         });
-        for name in names.iter().filter(|name| name.ends_with(".json")) {
-            match read_note(&*folder, name) {
-                Ok(note) => {
-                    notes.insert(note.name(), note);
+        match read {
+            Ok(note) => {
+                self.notes.entry(name).or_insert(note);
+                true
+            }
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                tracing::error!(id = ?name, "a batch in quarantine is damaged, frame and note");
+                let named = self.log.given_up(&name.given_up()).is_ok();
+                if named {
+                    self.leftovers.insert(name);
                 }
-                Err(error) => tracing::warn!(name, %error, "a note in quarantine can't be read"),
+                named
+            }
+            Err(error) => {
+                tracing::warn!(id = ?name, %error, "a note in quarantine can't be read yet");
+                false
             }
         }
-        Self { folder, notes, log }
     }
 
     /// Takes a batch in; older ones make room, undeclared ones through the log.
@@ -123,14 +155,18 @@ impl Quarantine {
             unsaved: false,
         };
         self.make_room(note.frame_bytes);
-        let frame = self.folder.replace(&frame_name(note.name()), &batch.frame);
+        let name = note.name();
+        // What lay there under this name is written over.
+        self.leftovers.remove(&name);
+        self.unread.remove(&name);
+        let frame = self.folder.replace(&name.frame(), &batch.frame);
         if let Err(error) = frame.and_then(|()| self.write_note(&note)) {
             // The batch stays where it is: what may be there of it all the same, after a sync that
             // failed, would be tried a second time after a restart.
-            self.remove(note.name());
+            self.remove(name);
             return Err(error);
         }
-        self.notes.insert(note.name(), note);
+        self.notes.insert(name, note);
         Ok(())
     }
 
@@ -143,8 +179,11 @@ impl Quarantine {
         (waited_ms >= retry_after_ms || waited_ms < 0).then(|| oldest.clone())
     }
 
-    pub fn frame(&self, note: &Note) -> io::Result<Bytes> {
-        Ok(self.folder.read(&frame_name(note.name()), BYTES_MAX)?.into())
+    /// The frame, to be tried once more: until the next `look` it makes no room for others, lest
+    /// it be declared while its answer is on the way.
+    pub fn frame(&mut self, note: &Note) -> io::Result<Bytes> {
+        self.trying = Some(note.name());
+        Ok(self.folder.read(&note.name().frame(), BYTES_MAX)?.into())
     }
 
     /// It was taken after all.
@@ -165,7 +204,7 @@ impl Quarantine {
 
     /// Writes notes that could not be written before. Until then a restart would try and declare
     /// them again, which is harmless.
-    pub fn save(&mut self) {
+    fn save(&mut self) {
         let unsaved: Vec<Note> = self.notes.values().filter(|note| note.unsaved).cloned().collect();
         for note in unsaved {
             match self.write_note(&note) {
@@ -184,7 +223,8 @@ impl Quarantine {
                 return;
             }
             let by_worth = |note: &&Note| (!note.declared, note.refused_at_ms);
-            let Some(oldest) = self.notes.values().min_by_key(by_worth).cloned() else { return };
+            let others = self.notes.values().filter(|note| Some(note.name()) != self.trying);
+            let Some(oldest) = others.min_by_key(by_worth).cloned() else { return };
             if !oldest.declared {
                 // The room is needed; what could not be noted is still told by this run.
                 self.log.gone(&oldest.given_up());
@@ -193,35 +233,24 @@ impl Quarantine {
         }
     }
 
-    /// The note goes last: without it, the frame is only a file.
+    /// The note goes first, and if it stays, so does the frame: what has a note is in quarantine.
     fn remove(&mut self, name: Name) {
         self.notes.remove(&name);
-        for name in [frame_name(name), note_name(name)] {
-            if let Err(error) = self.folder.remove(&name)
+        for file in name.files() {
+            if let Err(error) = self.folder.remove(&file)
                 && error.kind() != io::ErrorKind::NotFound
             {
-                tracing::warn!(name, %error, "a file in quarantine can't be removed");
+                tracing::warn!(file, %error, "a file in quarantine can't be removed yet");
+                self.leftovers.insert(name);
+                return;
             }
         }
     }
 
     fn write_note(&self, note: &Note) -> io::Result<()> {
-        self.folder.replace(&note_name(note.name()), &serde_json::to_vec(note)?)
+        self.folder.replace(&note.name().note(), &serde_json::to_vec(note)?)
     }
 }
 
-fn frame_name((epoch, seq): Name) -> String {
-    format!("{epoch}-{seq}.frame")
-}
-
-fn note_name((epoch, seq): Name) -> String {
-    format!("{epoch}-{seq}.json")
-}
-
-fn read_note(folder: &dyn Folder, name: &str) -> io::Result<Note> {
-    Ok(serde_json::from_slice(&folder.read(name, NOTE_BYTES_MAX)?)?)
-}
-
 #[cfg(test)]
-#[path = "quarantine_tests.rs"]
 mod tests;

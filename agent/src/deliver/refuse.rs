@@ -59,7 +59,7 @@ impl Carrier {
         }
         let after_ms = ms(self.parts.settings.deliver.quarantine_retry.get());
         let due = self.with_quarantine(move |quarantine| {
-            quarantine.save();
+            quarantine.look();
             let note = quarantine.due(now_ms(), after_ms)?;
             let frame = quarantine.frame(&note);
             Some((note, frame))

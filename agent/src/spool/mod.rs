@@ -20,7 +20,7 @@
 //!
 //! One thread owns everything; handles put work into its inbox (`thread.rs`).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -218,28 +218,32 @@ impl Drop for Held {
 }
 
 impl Spool {
-    /// Opens the spool. Blocking: it reads all segments.
-    pub fn open(settings: &Settings, dir: &Path, metrics: &Metrics) -> Result<Opened, OpenError> {
+    /// Opens the spool. What is `elsewhere` on this host (in quarantine) waits here no more: its
+    /// move was under way when the power went. Blocking: it reads all segments.
+    pub fn open(
+        settings: &Settings,
+        dir: &Path,
+        metrics: &Metrics,
+        elsewhere: &HashSet<BatchId>,
+    ) -> Result<Opened, OpenError> {
         let limits = limits_of(settings);
-        match settings.spool.kind {
-            SpoolKind::Memory => Self::start::<RealDisk>(None, None, limits, metrics, dir),
-            SpoolKind::Disk => {
-                let lock = lock(dir)?;
-                let disk = RealDisk::new(dir);
-                Self::start(Some(disk), Some(lock), limits, metrics, dir)
-            }
-        }
+        let place = match settings.spool.kind {
+            SpoolKind::Memory => None,
+            SpoolKind::Disk => Some((RealDisk::new(dir), lock(dir)?)),
+        };
+        Self::start(place, limits, metrics, dir, elsewhere)
     }
 
     fn start<D: Disk>(
-        disk: Option<D>,
-        lock: Option<File>,
+        place: Option<(D, File)>,
         limits: Limits,
         metrics: &Metrics,
         dir: &Path,
+        elsewhere: &HashSet<BatchId>,
     ) -> Result<Opened, OpenError> {
+        let (disk, lock) = place.unzip();
         let clock = thread::Clock::start();
-        let opened = Store::open(disk, limits, metrics.clone(), clock.now_ms());
+        let opened = Store::open(disk, limits, metrics.clone(), clock.now_ms(), elsewhere);
         let unusable = |source| OpenError::Directory { dir: dir.to_owned(), source };
         let (store, found) = opened.map_err(unusable)?;
         let shared = Arc::new(Shared::new(store.totals(), metrics.clone()));

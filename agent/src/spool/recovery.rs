@@ -83,8 +83,11 @@ pub struct Recovered {
     pub waiting: Vec<Waiting>,
     /// The highest seq of each epoch that any record names, done and damaged ones included.
     pub highest_seq: BTreeMap<Uuid, u64>,
-    /// Damaged batches that can be named.
-    pub damaged: Vec<GivenUp>,
+    /// Damaged batches that can be named, and their segments.
+    pub damaged: Vec<(u64, Header)>,
+    /// Every batch that was seen whole, parked, or that somebody else has. Kept only if a segment
+    /// could not be read: what is in there need not be told by it once more.
+    pub known: HashSet<BatchId>,
     /// Damage that hit a name.
     pub damaged_unnamed: u64,
     /// Segments that can't be read at all.
@@ -93,13 +96,14 @@ pub struct Recovered {
     pub next_number: u64,
 }
 
-/// Reads all segments of `disk`, one at a time. Fails only if the directory can't be listed.
-pub fn recover<D: Disk>(disk: &D) -> io::Result<Recovered> {
+/// Reads all segments of `disk`, one at a time. What is `elsewhere` waits here no more. Fails only
+/// if the directory can't be listed.
+pub fn recover<D: Disk>(disk: &D, elsewhere: &HashSet<BatchId>) -> io::Result<Recovered> {
     let mut names: Vec<_> =
         disk.list()?.iter().filter_map(|name| SegmentName::parse(name)).collect();
     names.sort_by_key(|name| name.number);
     let mut found = Recovered::default();
-    let mut parked = HashSet::new();
+    let mut gone = elsewhere.clone();
     let mut damaged = Vec::new();
     let mut newest: HashMap<BatchId, Option<Waiting>> = HashMap::new();
     for name in names {
@@ -117,24 +121,27 @@ pub fn recover<D: Disk>(disk: &D) -> io::Result<Recovered> {
         };
         found.damaged_unnamed += scan.unnamed;
         found.segments.insert(name.number, Segment::new(name, bytes));
-        parked.extend(scan.parked.into_iter().flat_map(|note| note.ids));
+        gone.extend(scan.parked.into_iter().flat_map(|note| note.ids));
         for (offset, header, done) in scan.batches {
             note_seq(&mut found.highest_seq, &header.id);
             // A batch that was written twice (after a failed sync) counts once, where it is newer.
             let waiting = Waiting { segment: name.number, offset, header };
             newest.insert(header.id, (!done).then_some(waiting));
         }
-        damaged.extend(scan.damaged);
+        damaged.extend(scan.damaged.into_iter().map(|header| (name.number, header)));
     }
-    for header in &damaged {
+    for (_, header) in &damaged {
         note_seq(&mut found.highest_seq, &header.id);
     }
-    damaged.retain(|lost| !newest.contains_key(&lost.id) && !parked.contains(&lost.id));
+    damaged.retain(|(_, lost)| !newest.contains_key(&lost.id) && !gone.contains(&lost.id));
     if is(Mutant::SkipDamagedRecord) {
         damaged.clear();
     }
-    found.damaged = damaged.iter().filter_map(damaged_record).collect();
-    let still = |waiting: &Waiting| !parked.contains(&waiting.header.id);
+    found.damaged = damaged;
+    if found.unreadable > 0 {
+        found.known = newest.keys().chain(&gone).copied().collect();
+    }
+    let still = |waiting: &Waiting| !gone.contains(&waiting.header.id);
     found.waiting = newest.into_values().flatten().filter(still).collect();
     found.waiting.sort_by_key(|waiting| (waiting.segment, waiting.offset));
     for waiting in &found.waiting {

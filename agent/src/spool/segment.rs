@@ -45,12 +45,19 @@ pub struct Segment {
     pub waiting: u64,
     /// Nobody knows what is in it: it takes its space and stays, for a start that can read it.
     pub unread: bool,
+    /// A damaged batch in it is not in the books yet: a start after a crash must find it again.
+    pub owes: bool,
 }
 
 impl Segment {
     /// One whose every batch is known.
     pub fn new(name: SegmentName, bytes: u64) -> Self {
-        Self { name, bytes, waiting: 0, unread: false }
+        Self { name, bytes, waiting: 0, unread: false, owes: false }
+    }
+
+    /// Whether the file may go.
+    pub fn is_spent(&self) -> bool {
+        self.waiting == 0 && !self.unread && !self.owes
     }
 }
 

@@ -1,8 +1,10 @@
 //! The spool without its thread: a simulation decides when it works, and on which disk.
 
+use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Arc;
 
+use spillway_proto::BatchId;
 use tokio::time::timeout;
 
 use super::disk::Disk;
@@ -45,9 +47,10 @@ impl Spool {
         settings: &Settings,
         disk: D,
         metrics: &Metrics,
+        elsewhere: &HashSet<BatchId>,
     ) -> Result<(Opened, SpoolTask<D>), OpenError> {
-        let clock = thread::Clock::start();
-        let opened = Store::open(Some(disk), limits_of(settings), metrics.clone(), clock.now_ms());
+        let (clock, limits) = (thread::Clock::start(), limits_of(settings));
+        let opened = Store::open(Some(disk), limits, metrics.clone(), clock.now_ms(), elsewhere);
         let unusable = |source| OpenError::Directory { dir: Path::new("spool").into(), source };
         let (store, found) = opened.map_err(unusable)?;
         let shared = Arc::new(Shared::new(store.totals(), metrics.clone()));

@@ -1,5 +1,6 @@
 //! The handle: group commit, gates, custody, on a real directory.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,7 +29,7 @@ fn books() -> Arc<dyn CustodyLog> {
 }
 
 fn open(dir: &tempfile::TempDir) -> Spool {
-    Spool::open(&settings(), dir.path(), &Metrics::for_tests()).unwrap().spool
+    Spool::open(&settings(), dir.path(), &Metrics::for_tests(), &HashSet::new()).unwrap().spool
 }
 
 fn record(seq: u64) -> NewRecord {
@@ -70,7 +71,7 @@ async fn many_tasks_append_at_once_and_everything_is_there_afterwards() {
     assert_eq!((spool.totals().batches, spool.totals().points), (200, 600));
     spool.close(&log).await;
     let Opened { spool, found } =
-        Spool::open(&settings(), dir.path(), &Metrics::for_tests()).unwrap();
+        Spool::open(&settings(), dir.path(), &Metrics::for_tests(), &HashSet::new()).unwrap();
     assert_eq!(found.batches, 200);
     let mut all = Vec::new();
     loop {
@@ -90,7 +91,8 @@ async fn what_only_memory_holds_at_a_stop_is_given_up_by_name() {
     let dir = tempfile::tempdir().unwrap();
     let mut settings = settings();
     settings.spool.kind = SpoolKind::Memory;
-    let spool = Spool::open(&settings, dir.path(), &Metrics::for_tests()).unwrap().spool;
+    let spool =
+        Spool::open(&settings, dir.path(), &Metrics::for_tests(), &HashSet::new()).unwrap().spool;
     let books = Arc::new(Books::default());
     let log: Arc<dyn CustodyLog> = books.clone();
     for seq in 1..=3 {
@@ -108,7 +110,7 @@ async fn what_only_memory_holds_at_a_stop_is_given_up_by_name() {
 async fn a_second_agent_on_the_same_directory_is_told_so() {
     let dir = tempfile::tempdir().unwrap();
     let spool = open(&dir);
-    let second = Spool::open(&settings(), dir.path(), &Metrics::for_tests());
+    let second = Spool::open(&settings(), dir.path(), &Metrics::for_tests(), &HashSet::new());
     assert!(matches!(second, Err(OpenError::InUse { .. })));
     spool.close(&books()).await;
     open(&dir).close(&books()).await;
@@ -135,14 +137,14 @@ async fn what_is_returned_can_be_taken_again_and_what_is_acked_can_not() {
 async fn a_lot_that_is_parked_is_forgotten_and_counted() {
     let dir = tempfile::tempdir().unwrap();
     let metrics = Metrics::for_tests();
-    let spool = Spool::open(&settings(), dir.path(), &metrics).unwrap().spool;
+    let spool = Spool::open(&settings(), dir.path(), &metrics, &HashSet::new()).unwrap().spool;
     let log = books();
     spool.append(record(1), &log).await.unwrap().release();
     let lot = spool.take(LIVE, &log).await;
     assert!(spool.parked(&ObjectKey::from_random(3), lot, &log).await.is_ok());
     assert_eq!((metrics.batches_parked.get(), metrics.points_parked.get()), (1, 3));
     spool.close(&log).await;
-    let found = Spool::open(&settings(), dir.path(), &metrics).unwrap().found;
+    let found = Spool::open(&settings(), dir.path(), &metrics, &HashSet::new()).unwrap().found;
     assert_eq!(found.batches, 0);
 }
 
@@ -150,7 +152,7 @@ async fn a_lot_that_is_parked_is_forgotten_and_counted() {
 async fn a_batch_dropped_in_hand_is_a_bug_and_goes_back_all_the_same() {
     let dir = tempfile::tempdir().unwrap();
     let metrics = Metrics::for_tests();
-    let spool = Spool::open(&settings(), dir.path(), &metrics).unwrap().spool;
+    let spool = Spool::open(&settings(), dir.path(), &metrics, &HashSet::new()).unwrap().spool;
     let log = books();
     spool.append(record(1), &log).await.unwrap().release();
     let lot = spool.take(LIVE, &log).await;
@@ -181,7 +183,8 @@ async fn the_memory_kind_touches_no_disk() {
     let mut settings = settings();
     settings.spool.kind = SpoolKind::Memory;
     let path = dir.path().join("spool");
-    let spool = Spool::open(&settings, &path, &Metrics::for_tests()).unwrap().spool;
+    let spool =
+        Spool::open(&settings, &path, &Metrics::for_tests(), &HashSet::new()).unwrap().spool;
     let log = books();
     let held = spool.append(record(1), &log).await.unwrap();
     assert!(held.volatile());

@@ -3,7 +3,7 @@
 //! How batches get in is in `write.rs`, how they get out in `take.rs`; here is what lies between:
 //! opening, ageing, giving up, forgetting.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::io;
 use std::sync::Arc;
 
@@ -13,7 +13,9 @@ use uuid::Uuid;
 use super::budget::{Budget, Taken};
 use super::disk::{Disk, DiskFile};
 use super::index::{Entry, Gate, Index, Place, Serial};
+use super::record::Header;
 use super::recovery::{self, Recovered};
+use super::reread::DOUBT_MS_MAX;
 use super::segment::{self, Active, Segment};
 use super::{Found, SpoolTotals};
 use crate::identity::{CustodyLog, GivenUp, GivenUpReason};
@@ -54,18 +56,25 @@ pub struct Store<D: Disk> {
     backlog_batches: u64,
     /// When segments that could not be read are looked at again.
     pub(super) unread_again_at_ms: i64,
+    /// While segments are unread: batches that need not be found in them.
+    pub(super) known: HashSet<BatchId>,
+    /// Damaged batches that may lie whole in a segment that could not be read yet.
+    pub(super) doubtful: BTreeMap<BatchId, Header>,
+    pub(super) doubts_until_ms: i64,
 }
 
 impl<D: Disk> Store<D> {
-    /// Reads what is there. Fails only if the directory can't be listed.
+    /// Reads what is there. What is `elsewhere` on this host waits here no more. Fails only if the
+    /// directory can't be listed.
     pub fn open(
         disk: Option<D>,
         limits: Limits,
         metrics: Metrics,
         now_ms: i64,
+        elsewhere: &HashSet<BatchId>,
     ) -> io::Result<(Self, Found)> {
         let found = match &disk {
-            Some(disk) => recovery::recover(disk)?,
+            Some(disk) => recovery::recover(disk, elsewhere)?,
             None => Recovered::default(),
         };
         let most = (limits.budget.bytes_max / SEGMENTS_MIN).max(SEGMENT_BYTES_MIN);
@@ -82,16 +91,20 @@ impl<D: Disk> Store<D> {
             disk_rests_until_ms: i64::MIN,
             backlog_batches: found.waiting.len() as u64,
             unread_again_at_ms: now_ms,
+            known: found.known,
+            doubtful: BTreeMap::new(),
+            doubts_until_ms: now_ms.saturating_add(DOUBT_MS_MAX),
         };
         for waiting in &found.waiting {
             store.index.insert(store.recovered_entry(waiting));
         }
         store.size_unread();
+        let damaged = store.sure_of(found.damaged, found.unreadable);
         // A segment with a damaged batch in it goes once the books have that one's name.
-        if found.damaged.is_empty() {
+        if damaged.is_empty() {
             store.sweep();
         }
-        store.metrics.spool_damaged_records.inc_by(found.damaged.len() as u64);
+        store.metrics.spool_damaged_records.inc_by(damaged.len() as u64);
         store.metrics.spool_damaged_records.inc_by(found.damaged_unnamed);
         if found.damaged_unnamed + found.unreadable > 0 {
             tracing::error!(
@@ -100,12 +113,22 @@ impl<D: Disk> Store<D> {
                 "the spool is damaged beyond naming what was lost"
             );
         }
-        let seen = Found {
-            batches: store.index.len(),
-            highest_seq: found.highest_seq,
-            damaged: found.damaged,
-        };
+        let seen = Found { batches: store.index.len(), highest_seq: found.highest_seq, damaged };
         Ok((store, seen))
+    }
+
+    /// The damaged batches that are lost for sure. While a segment can't be read, none is: it may
+    /// lie there whole.
+    fn sure_of(&mut self, damaged: Vec<(u64, Header)>, unreadable: u64) -> Vec<GivenUp> {
+        if unreadable == 0 {
+            let lost = damaged.iter().filter_map(|(_, header)| recovery::damaged_record(header));
+            return lost.collect();
+        }
+        for (number, header) in damaged {
+            self.doubtful.insert(header.id, header);
+            self.segments.entry(number).and_modify(|segment| segment.owes = true);
+        }
+        Vec::new()
     }
 
     pub(super) fn recovered_entry(&self, found: &recovery::Waiting) -> Entry {
@@ -191,7 +214,7 @@ impl<D: Disk> Store<D> {
         let Place::Disk { segment, offset } = entry.place else { return };
         let Some(known) = self.segments.get_mut(&segment) else { return };
         known.waiting = known.waiting.saturating_sub(1);
-        let empty = known.waiting == 0;
+        let empty = known.is_spent();
         let (name, active) = (known.name, self.active.as_ref().filter(|a| a.number == segment));
         match (active, &self.disk) {
             (None, _) if empty => self.remove_segment(segment),
@@ -233,8 +256,7 @@ impl<D: Disk> Store<D> {
     /// Removes segments in which nothing waits.
     fn sweep(&mut self) {
         let active = self.active.as_ref().map(|active| active.number);
-        let is_empty = |segment: &Segment| segment.waiting == 0 && !segment.unread;
-        let empty = self.segments.iter().filter(|(_, segment)| is_empty(segment));
+        let empty = self.segments.iter().filter(|(_, segment)| segment.is_spent());
         let numbers: Vec<_> =
             empty.map(|(number, _)| *number).filter(|number| Some(*number) != active).collect();
         for number in numbers {

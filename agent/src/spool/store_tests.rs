@@ -1,5 +1,6 @@
 //! What the store promises, on a disk that does as it is told.
 
+use std::collections::HashSet;
 use std::io::ErrorKind;
 use std::sync::Arc;
 
@@ -64,8 +65,19 @@ impl Bench {
 
     /// `None` if the directory can't be listed.
     pub fn try_on(disk: FakeDisk, limits: Limits, now_ms: i64) -> Option<Self> {
+        Self::beside(disk, limits, now_ms, &HashSet::new())
+    }
+
+    /// What is `elsewhere` lies in quarantine.
+    pub fn beside(
+        disk: FakeDisk,
+        limits: Limits,
+        now_ms: i64,
+        elsewhere: &HashSet<BatchId>,
+    ) -> Option<Self> {
         let metrics = Metrics::for_tests();
-        let (store, found) = Store::open(Some(disk.clone()), limits, metrics, now_ms).ok()?;
+        let (store, found) =
+            Store::open(Some(disk.clone()), limits, metrics, now_ms, elsewhere).ok()?;
         let books = Arc::new(Books::beside(&disk));
         let log: Arc<dyn CustodyLog> = Arc::clone(&books) as _;
         Some(Self { disk, store, found, books, log })
@@ -335,7 +347,8 @@ fn a_crash_loop_takes_no_more_space_than_its_batches() {
 
 #[test]
 fn memory_alone_keeps_its_cap_and_names_what_it_gives_up() {
-    let open = Store::<FakeDisk>::open(None, limits(), Metrics::for_tests(), 0).unwrap();
+    let (metrics, none) = (Metrics::for_tests(), HashSet::new());
+    let open = Store::<FakeDisk>::open(None, limits(), metrics, 0, &none).unwrap();
     let mut bench = Bench { store: open.0, ..Bench::new() };
     for seq in 1..=6 {
         assert!(bench.append(seq, 10_000).unwrap().volatile);
@@ -412,4 +425,66 @@ fn a_segment_that_a_start_can_not_read_is_read_as_soon_as_it_can_be() {
     bench.store.tick(60_000, Some(&log));
     assert_eq!(bench.waiting(), [1, 2]);
     assert_eq!(bench.books.seqs(), Vec::<u64>::new());
+}
+
+#[test]
+fn what_lies_in_quarantine_waits_in_the_spool_no_more_after_a_power_cut() {
+    let mut bench = Bench::new();
+    bench.append(1, 100).unwrap();
+    bench.append(2, 100).unwrap();
+    let taken = bench.take(Lane::Live, 1).remove(0);
+    // It moves; that it went is not synced, so a power cut may forget it.
+    bench.store.settle(taken.serial, Ending::Gone);
+    bench.disk.crash(3);
+    let elsewhere = HashSet::from([taken.id]);
+    let mut bench = Bench::beside(bench.disk.clone(), limits(), 0, &elsewhere).unwrap();
+    assert_eq!((bench.found.batches, bench.waiting()), (1, vec![1]));
+    assert_eq!(bench.found.highest_seq.get(&EPOCH), Some(&2), "its seq stays given");
+}
+
+#[test]
+fn a_damaged_copy_is_not_declared_as_long_as_the_whole_one_may_be_read() {
+    let mut bench = Bench::new();
+    bench.disk.fail_once(Op::SyncData, 0, ErrorKind::Other);
+    bench.append(1, 100).unwrap();
+    let mut contents = bench.disk.contents();
+    assert_eq!(contents.len(), 2, "after the failed sync it was written once more");
+    let at = super::record::HEADER_BYTES + 5;
+    contents.first_entry().unwrap().get_mut()[at] ^= 1;
+    for whole in [true, false] {
+        if !whole {
+            contents.values_mut().for_each(|bytes| bytes[at] = 0);
+        }
+        let disk = FakeDisk::with_contents(contents.clone());
+        disk.fail_for_ever(Op::Read, ErrorKind::Other);
+        let mut bench = Bench::on(disk, limits(), 0);
+        assert!(bench.found.damaged.is_empty());
+        let log = Arc::clone(&bench.log);
+        bench.store.tick(1_000, Some(&log));
+        bench.disk.heal();
+        bench.store.tick(60_000, Some(&log));
+        let (waiting, named) = if whole { (vec![1], vec![]) } else { (vec![], vec![1]) };
+        assert_eq!((bench.waiting(), bench.books.seqs()), (waiting, named), "whole: {whole}");
+        assert_eq!(bench.store.metrics.spool_late_batches.get(), 1);
+    }
+}
+
+#[test]
+fn a_batch_that_the_disk_refuses_to_read_waits_for_it_while_others_go() {
+    let mut bench = Bench::new();
+    bench.append(1, 100).unwrap();
+    bench.append(2, 100).unwrap();
+    bench.disk.fail_once(Op::Read, 0, ErrorKind::Other);
+    let taken: Vec<_> = bench.take(Lane::Live, 2).iter().map(|batch| seq_of(&batch.id)).collect();
+    assert_eq!(taken, [1], "the newest could not be read, the other goes");
+    bench.disk.fail_for_ever(Op::Read, ErrorKind::Other);
+    let log = Arc::clone(&bench.log);
+    for minute in 1..60 {
+        bench.store.tick(minute * 60_000, Some(&log));
+        assert!(bench.take(Lane::Backlog, 2).is_empty());
+    }
+    assert_eq!(bench.books.seqs(), Vec::<u64>::new(), "an hour of errors says nothing of it");
+    bench.disk.heal();
+    bench.store.tick(61 * 60_000, Some(&log));
+    assert_eq!(seq_of(&bench.take(Lane::Backlog, 2)[0].id), 2);
 }

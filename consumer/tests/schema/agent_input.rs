@@ -2,6 +2,7 @@
 //! docs/inputs.md and no other, and what it says without them.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ use spillway_agent::collect::sample::Troubles;
 use spillway_agent::collect::tray::Tray;
 use spillway_agent::metrics::Metrics;
 use spillway_agent::settings::MysqlInputSettings;
+use spillway_runtime::mysql::Tls;
 use spillway_runtime::settings::Dur;
 
 use crate::server::Server;
@@ -26,15 +28,20 @@ struct Input {
 
 impl Input {
     fn of(server: &Server, user: &str) -> Self {
+        Self::with(server, user, |_| ())
+    }
+
+    fn with(server: &Server, user: &str, change: impl FnOnce(&mut MysqlInputSettings)) -> Self {
         let password = tempfile::NamedTempFile::new().expect("a file");
         std::fs::write(password.path(), PASSWORD).expect("it can be written");
-        let settings = MysqlInputSettings {
+        let mut settings = MysqlInputSettings {
             address: server.address(),
             user: user.to_owned(),
             password_file: Some(password.path().to_owned()),
             timeout: Dur::from(Duration::from_secs(10)),
             ..MysqlInputSettings::default()
         };
+        change(&mut settings);
         let around = Surroundings {
             tray: Tray::new(1 << 20),
             clock: Arc::new(SystemClock),
@@ -112,4 +119,40 @@ async fn without_the_grants_the_rest_is_said_and_what_is_missing_is_named() {
     assert_eq!(values["mysql.up"], 0.0);
     assert!(trouble.expect("no login").contains("Access denied"));
     assert!(!values.contains_key("mysql.status.questions"));
+}
+
+#[tokio::test]
+async fn a_server_is_measured_over_verified_tls_and_over_its_socket_and_a_wrong_name_is_told() {
+    let mut server = Server::empty().await;
+    if server.is_mariadb().await {
+        // It makes itself no certificates.
+        return;
+    }
+    let data = server.text("SELECT @@datadir").await;
+    let socket = server.text("SELECT @@socket").await;
+    // Either may be relative to the server's own folder.
+    let (ca, socket) = (Path::new(&data).join("ca.pem"), Path::new(&data).join(socket));
+    user(&mut server, "agent_tls").await;
+    server.run("ALTER USER 'agent_tls'@'%' REQUIRE SSL").await;
+    let over = |tls: Tls, ca: &Path| {
+        let ca = ca.to_owned();
+        Input::with(&server, "agent_tls", move |settings| {
+            (settings.tls, settings.ca_file) = (tls, Some(ca));
+        })
+    };
+    let (values, _) = over(Tls::VerifyCa, &ca).read().await;
+    assert_eq!(values["mysql.up"], 1.0);
+    for (tls, ca) in [(Tls::VerifyIdentity, &*ca), (Tls::Disabled, &*ca)] {
+        let (values, trouble) = over(tls, ca).read().await;
+        assert_eq!(values["mysql.up"], 0.0, "{tls:?}");
+        assert!(trouble.is_some(), "{tls:?} is told");
+    }
+    server.run("ALTER USER 'agent_tls'@'%' REQUIRE NONE").await;
+    let mut local = Input::with(&server, "agent_tls", |settings| {
+        settings.address = "127.0.0.1:1".to_owned();
+        settings.socket = Some(socket);
+    });
+    let (values, trouble) = local.read().await;
+    assert_eq!(values["mysql.up"], 1.0, "{trouble:?}");
+    server.run("DROP USER 'agent_tls'@'%'").await;
 }

@@ -79,6 +79,10 @@ impl Server {
         text(&mut self.conn, "SELECT VERSION()").await.contains("MariaDB")
     }
 
+    pub async fn text(&mut self, sql: &str) -> String {
+        text(&mut self.conn, sql).await
+    }
+
     pub async fn run(&mut self, sql: &str) {
         run(&mut self.conn, sql).await;
     }

@@ -5,8 +5,6 @@
 //! `measurement_field`. Database, bucket and organisation are taken and mean nothing: where points
 //! go is the token's to say.
 
-mod line;
-
 use std::str;
 
 use bytes::Bytes;
@@ -14,6 +12,7 @@ use http::header::CONTENT_TYPE;
 use http::{HeaderName, HeaderValue, Request, StatusCode};
 use hyper::body::Body;
 use serde_json::json;
+use spillway_proto::line_protocol::{Field, Line, lines, parse};
 use spillway_proto::{Kind, Point};
 
 use crate::app::App;
@@ -25,9 +24,7 @@ use crate::http::respond::{Answer, DETAIL_BYTES_MAX, ErrorId, Problem};
 use crate::unpack::Coding;
 use crate::wire::Malformed;
 
-pub use spillway_proto::precision::Precision;
-
-pub use line::{Field, Line, LineFault, lines, parse};
+pub use spillway_proto::line_protocol::Precision;
 
 const CODINGS: [Coding; 4] = [Coding::Identity, Coding::Gzip, Coding::Deflate, Coding::Zstd];
 /// Clients ask who is there; the number decides what they dare to send.
@@ -79,7 +76,7 @@ pub fn read(body: &[u8], precision: Precision, intake: &mut Intake) -> Result<us
     for (number, text) in lines(body) {
         let place = ("line", number);
         match parse(text, &mut line) {
-            Ok(()) => left_out += put(&mut line, place, precision, intake)?,
+            Ok(()) => left_out += put(&line, place, precision, intake)?,
             Err(fault) => intake.refusals.add(1, place, &fault),
         }
     }
@@ -87,15 +84,14 @@ pub fn read(body: &[u8], precision: Precision, intake: &mut Intake) -> Result<us
 }
 
 fn put(
-    line: &mut Line,
+    line: &Line<'_>,
     place: (&'static str, usize),
     precision: Precision,
     intake: &mut Intake,
 ) -> Result<usize, Unreadable> {
-    line.tags.sort();
     let ts_ms = line.time.map_or(intake.now_ms, |time| precision.to_ms(time));
     let host = line.tags.iter().find(|(name, value)| name == HOST && !value.is_empty());
-    let host = host.map(|(_, value)| value.as_str());
+    let host = host.map(|(_, value)| &**value);
     let tags = line.tags.iter().filter(|(name, value)| name != HOST && !value.is_empty());
     let labels: Vec<(&str, &str)> = tags.map(|(name, value)| (&**name, &**value)).collect();
     let mut left_out = 0;

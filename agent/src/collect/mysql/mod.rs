@@ -27,6 +27,10 @@ mod replication;
 
 mod statements;
 
+mod remedy;
+
+pub use self::remedy::remedy;
+
 /// What no account that is denied something can be told otherwise (`ER_SPECIFIC_ACCESS_DENIED`,
 /// `ER_TABLEACCESS_DENIED`, `ER_ACCESS_DENIED`, `ER_DBACCESS_DENIED`).
 const DENIED: [u16; 4] = [1227, 1142, 1045, 1044];
@@ -122,7 +126,7 @@ impl Server {
 
 /// Why a question was not answered.
 #[derive(Debug, thiserror::Error)]
-enum AskError {
+pub enum AskError {
     #[error(transparent)]
     Sql(#[from] sqlx::Error),
     #[error(transparent)]

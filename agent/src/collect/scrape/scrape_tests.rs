@@ -177,3 +177,59 @@ async fn a_bearer_token_comes_from_its_file_each_time() {
         assert!(asked.contains(line), "{line} is missing in\n{asked}");
     }
 }
+
+/// Answers one page over TLS, with a certificate for `localhost` made here; its address, and the
+/// authority as PEM.
+async fn tls_server() -> (u16, String) {
+    use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+    use rustls::pki_types::PrivateKeyDer;
+    let mut params = CertificateParams::new(Vec::new()).unwrap();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let authority = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+    let key = KeyPair::generate().unwrap();
+    let params = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+    let certificate = params.signed_by(&key, &authority).unwrap();
+    let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate.der().clone()], key)
+        .unwrap();
+    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        while let Ok((connection, _)) = listener.accept().await {
+            // Who does not trust us goes away.
+            let Ok(mut connection) = acceptor.accept(connection).await else { continue };
+            let asked = connection.read(&mut [0; 4_096]).await.unwrap();
+            assert!(asked > 0);
+            let page = b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\na 1\n";
+            connection.write_all(page).await.unwrap();
+            connection.shutdown().await.unwrap();
+        }
+    });
+    (port, authority.pem())
+}
+
+#[tokio::test]
+async fn a_target_over_tls_is_read_if_its_authority_is_ours_and_its_name_is_right() {
+    let (port, authority) = tls_server().await;
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), authority).unwrap();
+    let own = |name: &str| ScrapeSettings {
+        ca_file: Some(file.path().to_owned()),
+        ..settings(&[&format!("https://{name}:{port}/metrics")])
+    };
+    let (said, trouble) = scrape(&own("localhost")).await;
+    assert_eq!(trouble, None);
+    assert!(said[0].starts_with("a{") && said[1].ends_with(" 1"), "{said:?}");
+    let wrong_name = failure(&own("127.0.0.1")).await;
+    assert!(wrong_name.contains("not valid for name"), "{wrong_name}");
+    let (_, another) = tls_server().await;
+    std::fs::write(file.path(), another).unwrap();
+    let unknown = failure(&own("localhost")).await;
+    assert!(unknown.contains("UnknownIssuer") || unknown.contains("BadSignature"), "{unknown}");
+}

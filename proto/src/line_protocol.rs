@@ -1,32 +1,49 @@
-//! One line of line protocol: `measurement[,tag=value…] field=value[,field=value…] [time]`.
+//! InfluxDB's line protocol: `measurement[,tag=value…] field=value[,field=value…] [time]`.
 //!
-//! Read here, not by a crate: the one there is (influxdb-line-protocol) was last released in 2023
-//! from a repository that is archived, asserts on input, and does not tell on which line it failed,
-//! which our answer must say. The rules, by InfluxDB's own reader: a backslash escapes comma, space
-//! and `=` in names and tags, and quote and backslash in texts; a text may hold line breaks.
+//! One reader for all who take it (the agent's listener and commands, ingest-api). Read here, not
+//! by a crate: the one there is (influxdb-line-protocol) was last released in 2023 from a
+//! repository that is archived, asserts on input, and does not tell on which line it failed.
+//!
+//! The rules are those of "Line protocol reference" (InfluxDB 1.8 and 2), and where it is silent
+//! those of InfluxDB's own reader (`models/points.go`):
+//! - a backslash takes the meaning of comma and space in a measurement, of comma, space and `=` in
+//!   tags and names of fields, of quote and backslash in texts. Before anything else it means
+//!   itself: `C:\\x` in a tag keeps both;
+//! - a text may hold line breaks; a tag may not stand twice, nor be empty;
+//! - a number has no leading `+`, and is finite.
 
+use std::borrow::Cow;
 use std::iter;
 
-use spillway_proto::limits::METRIC_BYTES_MAX;
+use crate::limits::METRIC_BYTES_MAX;
+pub use crate::precision::Precision;
 
 /// Tags, or fields, of one line.
 const PARTS_MAX: usize = 1_024;
+/// What a backslash may stand before, in a measurement…
+const OF_MEASUREMENT: [char; 2] = [',', ' '];
+/// …and in tags and names of fields.
+const OF_NAME: [char; 3] = [',', ' ', '='];
 
 /// A field's value.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Field {
-    /// A float, an integer, or a boolean as 1 or 0.
+    /// A float, an integer, or a boolean as 1 or 0. Finite.
     Number(f64),
     /// A text: nothing that can be stored as a point.
     Text,
 }
 
+/// A name or a value; borrowed unless a backslash stood in it.
+pub type Text<'a> = Cow<'a, str>;
+
 /// A line, taken apart.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Line {
-    pub measurement: String,
-    pub tags: Vec<(String, String)>,
-    pub fields: Vec<(String, Field)>,
+pub struct Line<'a> {
+    pub measurement: Text<'a>,
+    /// Sorted by their names, each of which is there once.
+    pub tags: Vec<(Text<'a>, Text<'a>)>,
+    pub fields: Vec<(Text<'a>, Field)>,
     /// In the unit that the request states.
     pub time: Option<i64>,
 }
@@ -38,7 +55,7 @@ pub enum LineFault {
     Measurement,
     #[error("the measurement is longer than {METRIC_BYTES_MAX} bytes")]
     Long,
-    #[error("a tag is not name=value")]
+    #[error("a tag is not name=value, or stands twice")]
     Tag,
     #[error("the fields are missing")]
     Fields,
@@ -75,7 +92,7 @@ pub fn lines(body: &str) -> impl Iterator<Item = (usize, &str)> {
 /// Where the first line of `text` ends.
 fn end_of_line(text: &str) -> usize {
     let (mut escaped, mut in_fields, mut in_value, mut quoted) = (false, false, false, false);
-    let comment = text.trim_start_matches([' ', '\t']).starts_with('#');
+    let comment = text.trim_start_matches([' ', '\t', '\0']).starts_with('#');
     for (at, byte) in text.bytes().enumerate() {
         match byte {
             b'\n' if !quoted => return at,
@@ -96,11 +113,11 @@ fn end_of_line(text: &str) -> usize {
 ///
 /// # Errors
 /// [`LineFault`]; `line` is then half full.
-pub fn parse(text: &str, line: &mut Line) -> Result<(), LineFault> {
+pub fn parse<'a>(text: &'a str, line: &mut Line<'a>) -> Result<(), LineFault> {
     line.tags.clear();
     line.fields.clear();
     let mut rest = text;
-    line.measurement = take_name(&mut rest, &[',', ' ']);
+    line.measurement = take_name(&mut rest, &[',', ' '], &OF_MEASUREMENT);
     if line.measurement.is_empty() {
         return Err(LineFault::Measurement);
     }
@@ -108,22 +125,13 @@ pub fn parse(text: &str, line: &mut Line) -> Result<(), LineFault> {
     if line.measurement.len() > METRIC_BYTES_MAX {
         return Err(LineFault::Long);
     }
-    while let Some(after) = rest.strip_prefix(',') {
-        rest = after;
-        let name = take_name(&mut rest, &['=', ',', ' ']);
-        rest = rest.strip_prefix('=').ok_or(LineFault::Tag)?;
-        let value = take_name(&mut rest, &[',', ' ', '=']);
-        if name.is_empty() || value.is_empty() || rest.starts_with('=') {
-            return Err(LineFault::Tag);
-        }
-        push(&mut line.tags, (name, value))?;
-    }
+    take_tags(&mut rest, &mut line.tags)?;
     rest = rest.trim_start_matches(' ');
     if rest.is_empty() {
         return Err(LineFault::Fields);
     }
     loop {
-        let name = take_name(&mut rest, &['=', ',', ' ']);
+        let name = take_name(&mut rest, &['=', ',', ' '], &OF_NAME);
         rest = rest.strip_prefix('=').ok_or(LineFault::Field)?;
         if name.is_empty() {
             return Err(LineFault::Field);
@@ -136,9 +144,30 @@ pub fn parse(text: &str, line: &mut Line) -> Result<(), LineFault> {
         }
     }
     let time = rest.trim_matches(' ');
-    let parsed = || time.parse().map_err(|_| LineFault::Time);
-    line.time = if time.is_empty() { None } else { Some(parsed()?) };
+    line.time = match time {
+        "" => None,
+        time => Some(integer(time).ok_or(LineFault::Time)?),
+    };
     Ok(())
+}
+
+fn take_tags<'a>(
+    rest: &mut &'a str,
+    tags: &mut Vec<(Text<'a>, Text<'a>)>,
+) -> Result<(), LineFault> {
+    while let Some(after) = rest.strip_prefix(',') {
+        *rest = after;
+        let name = take_name(rest, &['=', ',', ' '], &OF_NAME);
+        *rest = rest.strip_prefix('=').ok_or(LineFault::Tag)?;
+        let value = take_name(rest, &[',', ' ', '='], &OF_NAME);
+        if name.is_empty() || value.is_empty() || rest.starts_with('=') {
+            return Err(LineFault::Tag);
+        }
+        push(tags, (name, value))?;
+    }
+    tags.sort_unstable();
+    let twice = tags.windows(2).any(|two| matches!(two, [one, other] if one.0 == other.0));
+    if twice { Err(LineFault::Tag) } else { Ok(()) }
 }
 
 fn push<T>(to: &mut Vec<T>, part: T) -> Result<(), LineFault> {
@@ -149,25 +178,31 @@ fn push<T>(to: &mut Vec<T>, part: T) -> Result<(), LineFault> {
     Ok(())
 }
 
-/// Everything up to the first of `ends` that no backslash escapes. A backslash before anything
-/// else means itself.
-fn take_name(rest: &mut &str, ends: &[char]) -> String {
-    let mut name = String::new();
-    let mut characters = rest.char_indices().peekable();
+/// Everything up to the first of `ends` that no backslash takes the meaning of.
+fn take_name<'a>(rest: &mut &'a str, ends: &[char], escapable: &[char]) -> Text<'a> {
     let mut end = rest.len();
+    let mut meant: Option<String> = None;
+    let mut characters = rest.char_indices().peekable();
     while let Some((at, character)) = characters.next() {
         if ends.contains(&character) {
             end = at;
             break;
         }
-        let escaped = |next: &(usize, char)| matches!(next.1, ',' | ' ' | '=' | '\\');
-        match characters.next_if(|next| character == '\\' && escaped(next)) {
-            Some((_, meant)) => name.push(meant),
-            None => name.push(character),
+        match characters.next_if(|next| character == '\\' && escapable.contains(&next.1)) {
+            Some((_, escaped)) => {
+                let before = || rest.get(..at).unwrap_or_default().to_owned();
+                meant.get_or_insert_with(before).push(escaped);
+            }
+            None => {
+                if let Some(meant) = &mut meant {
+                    meant.push(character);
+                }
+            }
         }
     }
-    *rest = rest.get(end..).unwrap_or_default();
-    name
+    let (name, after) = rest.split_at(end);
+    *rest = after;
+    meant.map_or(Cow::Borrowed(name), Cow::Owned)
 }
 
 fn take_value(rest: &mut &str) -> Result<Field, LineFault> {
@@ -195,14 +230,24 @@ fn number(text: &str) -> Option<f64> {
         "f" | "F" | "false" | "False" | "FALSE" => return Some(0.0),
         _ => {}
     }
-    if let Some(integer) = text.strip_suffix('i') {
-        return integer.parse::<i64>().ok().map(|number| number as f64);
+    if let Some(digits) = text.strip_suffix('i') {
+        return integer(digits).map(|number| number as f64);
     }
-    if let Some(integer) = text.strip_suffix('u') {
-        return integer.parse::<u64>().ok().map(|number| number as f64);
+    if let Some(digits) = text.strip_suffix('u') {
+        let unsigned = digits.bytes().all(|byte| byte.is_ascii_digit());
+        return digits.parse::<u64>().ok().filter(|_| unsigned).map(|number| number as f64);
     }
     // Rust reads `inf` and `nan` too; line protocol has neither.
     let plain =
         |byte: u8| byte.is_ascii_digit() || matches!(byte, b'.' | b'-' | b'+' | b'e' | b'E');
-    text.bytes().all(plain).then(|| text.parse().ok()).flatten()
+    let well = !text.starts_with('+') && text.bytes().all(plain);
+    text.parse::<f64>().ok().filter(|number| well && number.is_finite())
 }
+
+/// Digits, perhaps with a minus before them.
+fn integer(text: &str) -> Option<i64> {
+    text.parse().ok().filter(|_| !text.starts_with('+'))
+}
+
+#[cfg(test)]
+mod tests;
