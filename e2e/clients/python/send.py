@@ -183,7 +183,8 @@ def datadog_api_client_v2(api, token, times, by, sent):
 def datadog_v1(api, token, times, by, sent):
     import datadog
 
-    datadog.initialize(api_key=token, app_key="any", api_host=api, mute=False, hostname_from_config=False)
+    host = {"api_host": api, "hostname_from_config": False}
+    datadog.initialize(api_key=token, app_key="any", mute=False, **host)
     for number, ts_s in times:
         for host in HOSTS:
             value = value_of(number, host)

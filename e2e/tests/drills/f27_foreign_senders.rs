@@ -11,33 +11,36 @@ use tokio::time::timeout;
 use crate::foreign::target::{SERIES, Target};
 use crate::foreign::{
     FLUSH_WITHIN, docs, each_scrape_is_there_once, faults, file, post, prometheus, settled, start,
-    stop, token_file, tools,
+    stop, stored, token_file, tools,
 };
 use crate::sending::{SENDERS_PATIENCE, until};
 
 /// The block of docs/clients.md, below what to scrape.
-fn config(rig: &Rig, target: &Target) -> String {
+fn config(rig: &Rig, scrape: &str) -> String {
     let theirs = "/etc/prometheus/spillway.token";
-    let block = docs::with(&docs::block(rig, "Prometheus", 0), theirs, &token_file(rig, "prom"));
-    format!("{}{block}", scrape(target))
+    let token = token_file(rig, "prometheus");
+    scrape.to_owned() + &docs::with(&docs::block(rig, "Prometheus", 0), theirs, &token)
 }
 
 /// Prometheus' own words for what to scrape, which vmagent knows as well.
 fn scrape(target: &Target) -> String {
     format!(
-        "global: {{scrape_interval: 1s, scrape_timeout: 1s}}\nscrape_configs:\n- job_name: drill\n  \
-         static_configs: [{{targets: ['{}']}}]\n",
+        "global: {{scrape_interval: 1s, scrape_timeout: 1s}}\n\
+         scrape_configs:\n- job_name: drill\n  static_configs: [{{targets: ['{}']}}]\n",
         target.address
     )
 }
 
 /// Debian's Prometheus, which scrapes the target and sends to the stack.
 fn start_prometheus(rig: &Rig, target: &Target, port: &Port, more: &[&str]) -> Process {
+    start_named(rig, "prometheus", &config(rig, &scrape(target)), port, more)
+}
+
+fn start_named(rig: &Rig, name: &str, config: &str, port: &Port, more: &[&str]) -> Process {
     let program = prometheus().expect("apt-get download prometheus works here");
-    let file = file(rig, "prometheus", "prometheus.yml", &config(rig, target));
-    let config = format!("--config.file={file}");
+    let config = format!("--config.file={}", file(rig, name, "prometheus.yml", config));
     let listen = format!("--web.listen-address={}", port.address());
-    start(rig, "prometheus", &program, &[&[config.as_str(), listen.as_str()], more].concat())
+    start(rig, name, &program, &[&[config.as_str(), listen.as_str()], more].concat())
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -106,6 +109,50 @@ async fn what_vmagent_scraped_is_in_mysql() {
         each_scrape_is_there_once(&rig, "drill_series", n, scraped).await;
     }
     stop(&client, FLUSH_WITHIN).await;
+}
+
+/// What a pair scrapes at, and on which its intervals lie in MySQL.
+const PAIR_INTERVAL_MS: i64 = 2_000;
+/// Intervals with both of a pair, and with one of them.
+const PAIR_INTERVALS: usize = 10;
+
+/// One of a pair: both differ in a label alone, and tell their interval.
+fn start_replica(rig: &Rig, target: &Target, replica: &str) -> (Process, Port) {
+    let port = Port::take().expect("a port");
+    let scrape = scrape(target).replace("scrape_interval: 1s", "scrape_interval: 2s");
+    let label = format!("global: {{external_labels: {{prometheus_replica: {replica}}}, ");
+    let config = config(rig, &docs::with(&scrape, "global: {", &label));
+    let config = docs::with(&config, "/api/v1/write", "/api/v1/write?scrape_interval=2s");
+    let name = format!("prometheus-{replica}");
+    let process = start_named(rig, &name, &config, &port, &["--storage.tsdb.path=data"]);
+    (process, port)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pair_of_prometheus_fills_each_interval_once_and_one_of_them_goes_on() {
+    let rig = Rig::start(StackOptions::default()).await;
+    let target = Target::listen().await;
+    let (first, _port) = start_replica(&rig, &target, "a");
+    let (second, _other_port) = start_replica(&rig, &target, "b");
+    let intervals = async |wanted: usize| {
+        until("MySQL has more intervals", SETTLED_WITHIN, async || {
+            stored(&rig, "drill_series", "0").await.len() >= wanted
+        })
+        .await;
+    };
+    intervals(PAIR_INTERVALS).await;
+    first.kill().await.expect("it runs");
+    let both = stored(&rig, "drill_series", "0").await.len();
+    intervals(both + PAIR_INTERVALS).await;
+    stop(&second, FLUSH_WITHIN).await;
+    let points = stored(&rig, "drill_series", "0").await;
+    for pair in points.windows(2) {
+        assert_eq!(pair[1].0 - pair[0].0, PAIR_INTERVAL_MS, "{points:?}");
+    }
+    assert_eq!(points[0].0 % PAIR_INTERVAL_MS, 0, "an interval is dated to its start");
+    let scrapes = target.served() as usize;
+    assert!(scrapes >= points.len() + PAIR_INTERVALS / 2, "both sent: {scrapes} scrapes");
+    eprintln!("{scrapes} scrapes of a pair, {} intervals, each once", points.len());
 }
 
 /// One line of line protocol for each point: hosts, series of each, times of each.
