@@ -61,10 +61,16 @@ impl Coding {
         if stated.next().is_some() {
             return None;
         }
-        let name = first.to_str().ok()?.trim();
-        let known =
-            Self::ALL.into_iter().find(|coding| name.eq_ignore_ascii_case(coding.name()))?;
+        let known = Self::named(first.to_str().ok()?.trim())?;
         allowed.contains(&known).then_some(known)
+    }
+
+    fn named(name: &str) -> Option<Self> {
+        // Datadog's API clients say version 1 of zstd, which is the one that there is.
+        if name.eq_ignore_ascii_case("zstd1") {
+            return Some(Self::Zstd);
+        }
+        Self::ALL.into_iter().find(|coding| name.eq_ignore_ascii_case(coding.name()))
     }
 }
 

@@ -1,80 +1,46 @@
 //! Row 27: senders of other makers while Kafka is away and ingest-api is killed; what they send
 //! again, regrouped, and from two of a pair, is there once.
 
-use std::fs;
-use std::time::Duration;
-
 use spillway_e2e::rig::{Rig, SETTLED_WITHIN};
 use spillway_testkit::http;
 use spillway_testkit::ports::Port;
 use spillway_testkit::process::Process;
 use spillway_testkit::stack::StackOptions;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use crate::foreign::target::{SERIES, Target};
-use crate::foreign::{prometheus, start, stop, stored};
+use crate::foreign::{
+    FLUSH_WITHIN, docs, each_scrape_is_there_once, faults, file, post, prometheus, settled, start,
+    stop, stored, token_file, tools,
+};
 use crate::sending::{SENDERS_PATIENCE, until};
 
-/// How long Kafka is away; Prometheus keeps hours in its log.
-const KAFKA_AWAY: Duration = Duration::from_secs(60);
-/// Prometheus sends what is in its queues before it ends.
-const FLUSH_WITHIN: Duration = Duration::from_secs(90);
-/// Scrapes before, between and after the faults.
-const SCRAPES: u64 = 8;
+/// The block of docs/clients.md, below what to scrape.
+fn config(rig: &Rig, scrape: &str) -> String {
+    let theirs = "/etc/prometheus/spillway.token";
+    let token = token_file(rig, "prometheus");
+    scrape.to_owned() + &docs::with(&docs::block(rig, "Prometheus", 0), theirs, &token)
+}
 
-fn config(rig: &Rig, target: &Target) -> String {
-    let file = rig.stack.file();
-    let (api, token) = (&file.api[0], &file.tokens["demo"]);
+/// Prometheus' own words for what to scrape, which vmagent knows as well.
+fn scrape(target: &Target) -> String {
     format!(
         "global: {{scrape_interval: 1s, scrape_timeout: 1s}}\n\
-         scrape_configs:\n\
-         - job_name: drill\n  static_configs: [{{targets: ['{}']}}]\n\
-         remote_write:\n\
-         - url: {api}/api/v1/write\n  authorization: {{credentials: '{token}'}}\n  \
-         queue_config: {{batch_send_deadline: 1s, min_backoff: 100ms, max_backoff: 2s}}\n",
+         scrape_configs:\n- job_name: drill\n  static_configs: [{{targets: ['{}']}}]\n",
         target.address
     )
 }
 
-/// Until the client has scraped some more.
-async fn scrapes(target: &Target) {
-    let wanted = target.served() + SCRAPES;
-    until("the client scrapes", SETTLED_WITHIN, async || target.served() >= wanted).await;
-}
-
-/// Kafka away for a minute, ingest-api killed, with work before, between and after.
-async fn faults(rig: &Rig, target: &Target) {
-    scrapes(target).await;
-    rig.stack.kill("kafka-0").await.expect("it runs");
-    tokio::time::sleep(KAFKA_AWAY).await;
-    rig.stack.start_process("kafka-0").await.expect("it comes back");
-    scrapes(target).await;
-    rig.kill_and_start("ingest-api-0", Duration::from_secs(5)).await;
-    scrapes(target).await;
-}
-
-/// The values that the target said, each once, in order: `n` is added to each.
-async fn settled(rig: &Rig, n: u64, scrapes: u64) -> Vec<(i64, f64)> {
-    let name = n.to_string();
-    let reached = (scrapes + n) as f64;
-    until("MySQL has the last scrape", SETTLED_WITHIN, async || {
-        let points = stored(rig, "drill_series", &name).await;
-        points.iter().any(|point| point.1 >= reached)
-    })
-    .await;
-    stored(rig, "drill_series", &name).await
-}
-
 /// Debian's Prometheus, which scrapes the target and sends to the stack.
 fn start_prometheus(rig: &Rig, target: &Target, port: &Port, more: &[&str]) -> Process {
+    start_named(rig, "prometheus", &config(rig, &scrape(target)), port, more)
+}
+
+fn start_named(rig: &Rig, name: &str, config: &str, port: &Port, more: &[&str]) -> Process {
     let program = prometheus().expect("apt-get download prometheus works here");
-    let file = rig.stack.dir().join("prometheus.yml");
-    fs::write(&file, config(rig, target)).expect("its configuration");
-    let config = format!("--config.file={}", file.display());
+    let config = format!("--config.file={}", file(rig, name, "prometheus.yml", config));
     let listen = format!("--web.listen-address={}", port.address());
-    start(rig, "prometheus", &program, &[&[config.as_str(), listen.as_str()], more].concat())
+    start(rig, name, &program, &[&[config.as_str(), listen.as_str()], more].concat())
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -101,7 +67,7 @@ async fn what_prometheus_has_in_its_own_store_is_in_mysql() {
     for (n, samples) in own {
         let last = samples.last().expect("it scraped").1 as u64 - n;
         let in_mysql: Vec<_> =
-            settled(&rig, n, last).await.into_iter().take(samples.len()).collect();
+            settled(&rig, "drill_series", n, last).await.into_iter().take(samples.len()).collect();
         eprintln!("series {n}: {} samples in Prometheus, the same in MySQL", samples.len());
         assert_eq!(in_mysql, samples, "series {n}");
     }
@@ -118,12 +84,75 @@ async fn what_prometheus_as_an_agent_scraped_is_in_mysql() {
     let scraped = target.served() - 1;
     stop(&client, FLUSH_WITHIN).await;
     for n in [0, SERIES / 2, SERIES - 1] {
-        let points = settled(&rig, n, scraped).await;
-        let values: Vec<u64> = points.iter().map(|point| point.1 as u64 - n).collect();
-        let wanted: Vec<u64> = (1..=scraped).collect();
-        assert_eq!(values.get(..wanted.len()), Some(wanted.as_slice()), "series {n}");
-        eprintln!("series {n}: {scraped} scrapes, each in MySQL once");
+        each_scrape_is_there_once(&rig, "drill_series", n, scraped).await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_vmagent_scraped_is_in_mysql() {
+    let program = tools::vmagent().await;
+    let rig = Rig::start(StackOptions::default()).await;
+    let (target, port) = (Target::listen().await, Port::take().expect("a port"));
+    // The block is a shell's command line without any quotes.
+    let theirs = "/etc/vmagent/spillway.token";
+    let block = docs::with(&docs::block(&rig, "vmagent", 0), theirs, &token_file(&rig, "vmagent"));
+    let words = block.split_whitespace().filter(|word| *word != "\\").skip(1);
+    let config = file(&rig, "vmagent", "scrape.yml", &scrape(&target));
+    let config = format!("-promscrape.config={config}");
+    let listen = format!("-httpListenAddr={}", port.address());
+    let own = [config.as_str(), listen.as_str(), "-remoteWrite.tmpDataPath=queue"];
+    let client = start(&rig, "vmagent", &program, &words.chain(own).collect::<Vec<_>>());
+    faults(&rig, &target).await;
+    // What it has not sent when it ends stays in its queue on disk.
+    let scraped = target.served() - 1;
+    for n in [0, SERIES / 2, SERIES - 1] {
+        each_scrape_is_there_once(&rig, "drill_series", n, scraped).await;
+    }
+    stop(&client, FLUSH_WITHIN).await;
+}
+
+/// What a pair scrapes at, and on which its intervals lie in MySQL.
+const PAIR_INTERVAL_MS: i64 = 2_000;
+/// Intervals with both of a pair, and with one of them.
+const PAIR_INTERVALS: usize = 10;
+
+/// One of a pair: both differ in a label alone, and tell their interval.
+fn start_replica(rig: &Rig, target: &Target, replica: &str) -> (Process, Port) {
+    let port = Port::take().expect("a port");
+    let scrape = scrape(target).replace("scrape_interval: 1s", "scrape_interval: 2s");
+    let label = format!("global: {{external_labels: {{prometheus_replica: {replica}}}, ");
+    let config = config(rig, &docs::with(&scrape, "global: {", &label));
+    let config = docs::with(&config, "/api/v1/write", "/api/v1/write?scrape_interval=2s");
+    let name = format!("prometheus-{replica}");
+    let process = start_named(rig, &name, &config, &port, &["--storage.tsdb.path=data"]);
+    (process, port)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pair_of_prometheus_fills_each_interval_once_and_one_of_them_goes_on() {
+    let rig = Rig::start(StackOptions::default()).await;
+    let target = Target::listen().await;
+    let (first, _port) = start_replica(&rig, &target, "a");
+    let (second, _other_port) = start_replica(&rig, &target, "b");
+    let intervals = async |wanted: usize| {
+        until("MySQL has more intervals", SETTLED_WITHIN, async || {
+            stored(&rig, "drill_series", "0").await.len() >= wanted
+        })
+        .await;
+    };
+    intervals(PAIR_INTERVALS).await;
+    first.kill().await.expect("it runs");
+    let both = stored(&rig, "drill_series", "0").await.len();
+    intervals(both + PAIR_INTERVALS).await;
+    stop(&second, FLUSH_WITHIN).await;
+    let points = stored(&rig, "drill_series", "0").await;
+    for pair in points.windows(2) {
+        assert_eq!(pair[1].0 - pair[0].0, PAIR_INTERVAL_MS, "{points:?}");
+    }
+    assert_eq!(points[0].0 % PAIR_INTERVAL_MS, 0, "an interval is dated to its start");
+    let scrapes = target.served() as usize;
+    assert!(scrapes >= points.len() + PAIR_INTERVALS / 2, "both sent: {scrapes} scrapes");
+    eprintln!("{scrapes} scrapes of a pair, {} intervals, each once", points.len());
 }
 
 /// One line of line protocol for each point: hosts, series of each, times of each.
@@ -184,19 +213,7 @@ async fn samples_that_come_again_in_other_requests_are_there_once() {
 async fn write_lines(rig: &Rig, body: &str) -> u16 {
     let file = rig.stack.file();
     let address = file.api[0].trim_start_matches("http://").to_owned();
-    let request = format!(
-        "POST /write?precision=s HTTP/1.1\r\nHost: {address}\r\nAuthorization: Token {}\r\n\
-         Content-Length: {}\r\nConnection: close\r\n\r\n{body}",
-        file.tokens["demo"],
-        body.len()
-    );
-    let asked = async {
-        let mut stream = TcpStream::connect(&address).await?;
-        stream.write_all(request.as_bytes()).await?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).await?;
-        Ok::<_, std::io::Error>(answer)
-    };
-    let answer = timeout(SENDERS_PATIENCE, asked).await.expect("an answer in time").expect("one");
-    answer.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status")
+    let token = format!("Authorization: Token {}", file.tokens["demo"]);
+    let asked = post(&address, "/write?precision=s", &token, body);
+    timeout(SENDERS_PATIENCE, asked).await.expect("an answer in time").expect("an answer")
 }

@@ -57,6 +57,24 @@ async fn series_of_v2_are_stored_from_json_and_protobuf_alike() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_body_in_any_encoding_that_datadog_s_clients_name_is_taken() {
+    let stage = stage(|_| {}).await;
+    for (at, coding) in ["deflate", "zstd", "zstd1"].into_iter().enumerate() {
+        let point = json!({"timestamp": at + 1, "value": 1.0});
+        let body = json!({"series": [{"metric": "a", "type": 3, "points": [point]}]});
+        let headers = [("DD-API-KEY", stage.token.as_str()), ("Content-Encoding", coding)];
+        let plain = body.to_string().into_bytes();
+        let body = match coding {
+            "deflate" => zlib(&plain),
+            _ => zstd::bulk::compress(&plain, 1).unwrap(),
+        };
+        let reply = stage.ask("POST", "/api/v2/series", &headers, &body).await;
+        assert_eq!(reply.status, 202, "{coding}: {reply:?}");
+    }
+    assert_eq!(stage.points().len(), 3);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_bad_key_is_403_and_bad_series_are_400_with_errors() {
     let stage = stage(|_| {}).await;
     let good = [("DD-API-KEY", stage.token.as_str())];

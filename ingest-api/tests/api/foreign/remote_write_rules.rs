@@ -49,7 +49,8 @@ async fn an_undecodable_body_is_400_and_a_too_large_one_too() {
     .await;
     let too_long = vec![0; (1 << 20) + 1];
     let claims = [&[0xff, 0xff, 0xff, 0xff, 0x0f][..], &[0; 20]].concat();
-    let cases = [b"no snappy".to_vec(), snappy(b"no protobuf"), too_long, claims];
+    let framed = b"\xff\x06\x00\x00sNaPpY\x01\x05\x00\x00\x00\x00\x00\x00\x00".to_vec();
+    let cases = [b"no snappy".to_vec(), snappy(b"no protobuf"), too_long, claims, framed];
     for (index, body) in cases.iter().enumerate() {
         for kind in [V1, V2] {
             let reply = stage.send("/api/v1/write", &[kind, SNAPPY], body).await;
@@ -121,6 +122,41 @@ async fn a_2_0_reference_out_of_range_an_odd_one_or_a_first_symbol_with_text_is_
         assert_eq!((reply.status, reply.written()), (400, Some([0, 0, 0])), "{refs:?} {reply:?}");
     }
     assert!(stage.batches().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_later_2_x_adds_is_skipped_and_the_rest_is_written() {
+    let stage = stage(|_| {}).await;
+    let added = Message::new().text(1, "who knows").int(2, 7);
+    let sample = |start_tag: u32| Message::new().double(1, 1.0).int(2, 1_000).int(start_tag, 500);
+    let exemplar = Message::new().packed(1, &[1, 2]).double(2, 1.0).int(3, 1_000);
+    // Start times are the series' in rc.3, and each sample's since rc.4.
+    let series = Message::new().packed(1, &[1, 2, 3, 4]).message(2, &sample(3)).int(6, 500);
+    let series = series.message(4, &exemplar).message(99, &added);
+    let names = ["", "__name__", "m", "host", "h"];
+    let body = names.iter().fold(Message::new(), |request, text| request.text(4, text));
+    let body = body.message(5, &series).message(99, &added);
+    for version in ["2.0.0", "2.7.0"] {
+        let version = ("X-Prometheus-Remote-Write-Version", version);
+        let reply = stage.send("/api/v1/write", &[V2, SNAPPY, version], &snappy(&body.0)).await;
+        // Exemplars are the one thing that is not kept, and their count says so.
+        assert_eq!((reply.status, reply.written()), (204, Some([1, 0, 0])), "{reply:?}");
+    }
+    assert_eq!(stage.points(), [((name("h", "m", ""), 1_000), 1.0)].into());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn names_and_values_are_any_text_in_utf_8_and_nothing_else() {
+    let stage = stage(|_| {}).await;
+    let labels = [("__name__", "température/°C"), ("a b", "\n=,"), ("host", "h"), ("日", "本")];
+    assert_eq!(stage.write_v1(&[series(&labels, &[(1, 1.0)])]).await.status, 204);
+    let name = name("h", "température/°C", "a b=\n=,,日=本");
+    assert_eq!(stage.points(), [((name, 1), 1.0)].into());
+    let mut latin1 = v1(&[series(&ONE, &[(1, 1.0)])]);
+    let at = latin1.iter().position(|byte| *byte == b'm').unwrap();
+    latin1.splice(at..=at, [0xe9]);
+    let reply = stage.send("/api/v1/write", &[V1, SNAPPY], &snappy(&latin1)).await;
+    assert_eq!(reply.status, 400, "{reply:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
