@@ -79,7 +79,8 @@ impl Stage {
         let address = url.trim_start_matches("http://").to_owned();
         let process = file.processes.iter().find(|process| process.name == program);
         let pid = process.and_then(|process| process.pid).expect("it runs");
-        let target = Target::limited(pid, rig.stack.log_path(program).expect("it has a log"));
+        let log = rig.stack.log_path(program).expect("it has a log");
+        let target = Target::limited(pid, log, MEMORY_BYTES_MAX);
         let token = file.tokens.get("globex").expect("it has a token").clone();
         let neighbour = Neighbour::start(address.clone(), token, "globex");
         println!("| input | status | requests | peak MiB | p99 alone, beside (ms) | log lines |");

@@ -46,9 +46,14 @@ impl Drop for Neighbour {
 
 /// The time that 99 of 100 answers did not exceed, in milliseconds.
 pub fn p99_ms(timed: &[Timed]) -> f64 {
+    percentile_ms(timed, 99)
+}
+
+/// The time that so many of 100 answers did not exceed, in milliseconds.
+pub fn percentile_ms(timed: &[Timed], percent: usize) -> f64 {
     let mut took: Vec<Duration> = timed.iter().map(|(took, _)| *took).collect();
     took.sort_unstable();
-    let at = (took.len() * 99).div_ceil(100).saturating_sub(1);
+    let at = (took.len() * percent).div_ceil(100).saturating_sub(1);
     took.get(at).map_or(f64::NAN, |took| took.as_secs_f64() * 1e3)
 }
 
