@@ -28,8 +28,12 @@ const HOLDERS_ADDRESSES: usize = 4;
 const RASCALS: usize = 200;
 /// How long the whole crowd is there.
 const SIEGE: Duration = Duration::from_secs(40);
-/// Between a holder's end and its next connection.
-const PAUSE: Duration = Duration::from_millis(500);
+/// Between a connection's end and the next one of the same sender.
+const PAUSE: Duration = Duration::from_secs(5);
+/// Between two looks at the metrics.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// More patience than by default (10 s, 30 s), so that whoever holds a connection keeps it.
+const PATIENT_API: &str = "[http]\nhead_within = \"2m\"\nfirst_byte_within = \"2m\"\n";
 /// The settings' default, and those who are leaving.
 const PLACES_MAX: f64 = 4_096.0 + 64.0;
 
@@ -48,19 +52,12 @@ impl Habit {
     }
 }
 
-/// Nothing; half a head; a head almost as large as may be; a request, then nothing; TLS' first bytes.
+/// Nothing; half a head; a head almost as large as may be; a request, then nothing.
 fn holders() -> Vec<Habit> {
     let half = b"POST /v1/batches HTTP/1.1\r\nHost: drill\r\nX-A: ".to_vec();
     let large = [half.as_slice(), &vec![b'a'; 30 << 10]].concat();
     let request = b"GET /livez HTTP/1.1\r\nHost: drill\r\n\r\n";
-    let hello = [&[0x16, 3, 1, 2, 0, 1][..], &[0; 60]].concat();
-    vec![
-        Habit::quiet(b""),
-        Habit::quiet(&half),
-        Habit::quiet(&large),
-        Habit::quiet(request),
-        Habit::quiet(&hello),
-    ]
+    vec![Habit::quiet(b""), Habit::quiet(&half), Habit::quiet(&large), Habit::quiet(request)]
 }
 
 /// Slow heads, slow bodies, bombs, endless chunks, HTTP/2 in the clear.
@@ -79,9 +76,9 @@ fn rascals(token: &str) -> Vec<Habit> {
         let length = format!("Content-Length: {}", body.len());
         let text = String::from_utf8_lossy(&request).replacen("Content-Length: 0", &length, 1);
         request = [text.as_bytes(), &body].concat();
-        Habit { say: request.clone(), again: request, pause: Duration::from_millis(200) }
+        Habit { say: request.clone(), again: request, pause: Duration::from_secs(2) }
     };
-    let endless = Habit { say: at("/write", post(&chunked, b"")), again: chunk, pause: PAUSE / 50 };
+    let endless = Habit { say: at("/write", post(&chunked, b"")), again: chunk, pause: LOOK_EVERY };
     let settings = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0".to_vec();
     vec![
         drip(b"POST /v1/bat".to_vec()),
@@ -165,7 +162,7 @@ async fn most_connections(rig: &Rig, during: Duration) -> f64 {
         if let Ok(metrics) = rig.stack.metrics("ingest-api-0").await {
             most = most.max(metrics.sum("spillway_ingest_connections"));
         }
-        tokio::time::sleep(PAUSE).await;
+        tokio::time::sleep(LOOK_EVERY).await;
     }
     most
 }
@@ -173,7 +170,7 @@ async fn most_connections(rig: &Rig, during: Duration) -> f64 {
 #[tokio::test(flavor = "multi_thread")]
 async fn thousands_of_idle_and_hundreds_of_hostile_connections_meet_their_bounds() {
     spillway_runtime::open_files::raise().expect("sockets for the crowd");
-    let rig = Rig::start(StackOptions::default()).await;
+    let rig = Rig::start(StackOptions::default().set("ingest-api", PATIENT_API)).await;
     let file = rig.stack.file();
     let url = file.api.first().expect("there is an API").trim_start_matches("http://").to_owned();
     let address: SocketAddr = url.parse().expect("an address");
@@ -183,7 +180,7 @@ async fn thousands_of_idle_and_hundreds_of_hostile_connections_meet_their_bounds
     let target = Target::limited(pid, log, MEMORY_BYTES_MAX);
     let token = |name: &str| file.tokens.get(name).expect("it has a token").clone();
     let neighbour = Neighbour::start(url, token("globex"), "globex");
-    tokio::time::sleep(Duration::from_secs(5)).await;
+    tokio::time::sleep(SIEGE / 4).await;
     let alone = neighbour.take();
     target.forget_peak();
 
