@@ -23,8 +23,10 @@ use crate::hostile_wire::{post, post_as};
 /// What the kernel gives the program.
 const MEMORY_BYTES_MAX: u64 = 512 << 20;
 const HOLDERS: usize = 5_000;
-/// The addresses that they come from: more from each than one may have.
-const HOLDERS_ADDRESSES: usize = 4;
+/// So many of them share one address, which is more than it may have (1,024 by default).
+const CROWDED: usize = 1_400;
+/// The addresses of the others, who are more than there are places left.
+const HOLDERS_ADDRESSES: usize = 7;
 const RASCALS: usize = 200;
 /// How long the whole crowd is there.
 const SIEGE: Duration = Duration::from_secs(40);
@@ -190,7 +192,7 @@ async fn thousands_of_idle_and_hundreds_of_hostile_connections_meet_their_bounds
     {
         let habits: Vec<Arc<Habit>> = habits.into_iter().map(Arc::new).collect();
         for (nth, habit) in habits.iter().cycle().take(number).enumerate() {
-            let source = source(net, nth % addresses);
+            let source = source(net, place(nth));
             crowd.spawn(haunt(address, source, Arc::clone(habit), Arc::clone(&came)));
         }
     }
