@@ -16,7 +16,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use crate::hostile_load::{Neighbour, Timed, p99_ms};
+use crate::hostile_load::{Neighbour, Timed, p99_ms, recent_window};
 use crate::hostile_target::{MEMORY_BYTES_MAX, Target};
 use crate::hostile_wire::{
     CLOSED, WINDOW_LOG_31, drip, frame, frame_of_message, frame_of_ten_gigabytes, frame_of_zeros,
@@ -294,13 +294,6 @@ pub async fn made_token(rig: &Rig, environment: &str, more: &[&str]) -> String {
     let said: serde_json::Value = serde_json::from_slice(&made.stdout).expect("it says JSON");
     let token = said["token"].as_str().or_else(|| said["facts"]["token"].as_str());
     token.unwrap_or_else(|| panic!("no token in {said}")).to_owned()
-}
-
-/// The start of a window that is neither too old to be kept nor in the future, s.
-fn recent_window() -> u32 {
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    let now = since.map_or(0, |since| since.as_secs());
-    u32::try_from(now / 10 * 10).unwrap_or(0).saturating_sub(3_600)
 }
 
 fn series(window_ts: u32, metric: &str, labels: &[(&str, &str)], values: &[f64]) -> Series {

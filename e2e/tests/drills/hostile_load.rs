@@ -44,6 +44,13 @@ impl Drop for Neighbour {
     }
 }
 
+/// The start of a window that is neither too old to be kept nor in the future, s.
+pub fn recent_window() -> u32 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    let now = since.map_or(0, |since| since.as_secs());
+    u32::try_from(now / 10 * 10).unwrap_or(0).saturating_sub(3_600)
+}
+
 /// The time that 99 of 100 answers did not exceed, in milliseconds.
 pub fn p99_ms(timed: &[Timed]) -> f64 {
     percentile_ms(timed, 99)
