@@ -168,12 +168,22 @@ pub struct CreateToken {
     /// How long it is good for, like 90d; for ever unless told.
     #[arg(long)]
     pub expires_in: Option<Dur>,
-    /// The most points per second it may send.
+    /// The most points per second it may send, to each API server by itself, as all limits here:
+    /// behind n servers a token gets n times as much.
     #[arg(long)]
     pub points_per_second: Option<u64>,
     /// The most requests per second it may send.
     #[arg(long)]
     pub requests_per_second: Option<u64>,
+    /// The most bytes of bodies per second, as they come (compressed).
+    #[arg(long)]
+    pub bytes_per_second: Option<u64>,
+    /// The most different series within an hour, those it always sent included.
+    #[arg(long)]
+    pub series_per_hour: Option<u64>,
+    /// The most connections it may hold open.
+    #[arg(long)]
+    pub connections: Option<u64>,
 }
 
 #[derive(Debug, Subcommand)]

@@ -13,6 +13,7 @@ use spillway_proto::verdict::RejectedBatch;
 use spillway_publisher::{LogGate, Publisher, TopicsError};
 use spillway_runtime::admin::{DependencyProbe, Health};
 use spillway_runtime::backoff::Backoff;
+use spillway_runtime::open_files;
 use spillway_runtime::program::{Context, Drained, Misconfigured, RunError};
 use spillway_runtime::shutdown::Shutdown;
 use spillway_runtime::tokens::TokenFile;
@@ -36,6 +37,8 @@ const KAFKA_WITHIN: Duration = Duration::from_secs(3);
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 /// Between checks of the topics, until they are known.
 const CHECK_PAUSE: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(3));
+/// Files and sockets beside the senders' connections: Kafka's, the admin page's, logs.
+const OPEN_FILES_BESIDE: u64 = 256;
 /// The part of the drain that is kept for emptying the producer.
 const FLUSH_PART: u32 = 3;
 
@@ -173,6 +176,7 @@ impl Ingest {
             kafka: context.health.register("kafka"),
             tokens: context.health.register("tokens"),
         };
+        allow_for_connections(&app.settings);
         tracing::info!(%address, tls = tls.is_some(), "listening");
         Ok(Self { server: Server::new(Arc::clone(&app), listener, tls), app, address, probes })
     }
@@ -206,6 +210,21 @@ impl Ingest {
             return Err(wrong);
         }
         drain(&app, &mut serving, &cut_off).await
+    }
+}
+
+/// Each connection is an open file.
+fn allow_for_connections(settings: &IngestSettings) {
+    let memory_mib_max = settings.memory_bytes_max() >> 20;
+    let connections_max = settings.http.connections_max;
+    tracing::info!(memory_mib_max, connections_max, "requests and connections are bounded");
+    let needed = u64::from(connections_max) + OPEN_FILES_BESIDE;
+    match open_files::raise() {
+        Ok(Some(open_files)) if open_files < needed => {
+            tracing::warn!(open_files, needed, "too few open files for http.connections_max");
+        }
+        Ok(_) => {}
+        Err(error) => tracing::warn!(%error, "the limit of open files can't be raised"),
     }
 }
 

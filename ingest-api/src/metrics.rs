@@ -32,7 +32,8 @@ pub struct Metrics {
     pub admission_limit_bytes: Gauge,
     pub admission_waiting: Gauge,
     pub connections: Gauge,
-    pub connections_refused: Counter,
+    connections_refused: Family<Reason, Counter>,
+    pub connections_shed: Counter,
     pub connections_malformed: Counter,
     pub certificate_expires: Gauge,
     pub panics: Counter,
@@ -66,7 +67,8 @@ impl Metrics {
             admission_limit_bytes: Gauge::default(),
             admission_waiting: Gauge::default(),
             connections: Gauge::default(),
-            connections_refused: Counter::default(),
+            connections_refused: Family::default(),
+            connections_shed: Counter::default(),
             connections_malformed: Counter::default(),
             certificate_expires: Gauge::default(),
             panics: Counter::default(),
@@ -119,8 +121,13 @@ impl Metrics {
         to.register("connections", "Open connections", self.connections.clone());
         to.register(
             "connections_refused",
-            "Connections closed because there were too many",
+            "Connections closed as they came, by the bound that they met",
             self.connections_refused.clone(),
+        );
+        to.register(
+            "connections_shed",
+            "Connections that had shown no token and made room for another",
+            self.connections_shed.clone(),
         );
         to.register(
             "connections_malformed",
@@ -137,6 +144,10 @@ impl Metrics {
 
     pub fn rejected(&self, refusal: Refusal) {
         self.rejected.get_or_create(&Reason { reason: refusal.as_str() }).inc();
+    }
+
+    pub fn connection_refused(&self, reason: &'static str) {
+        self.connections_refused.get_or_create(&Reason { reason }).inc();
     }
 
     pub fn problem(&self, reason: &'static str) {

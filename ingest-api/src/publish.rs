@@ -52,7 +52,7 @@ pub async fn all(
     within: Duration,
 ) -> Result<Acknowledged, NotAcknowledged> {
     let began = Instant::now();
-    let Checked { batches, rejected } = checked;
+    let Checked { batches, rejected, series: _ } = checked;
     let pendings = hand_over(publisher, lane, caller, &batches)?;
     #[cfg(feature = "mutants")]
     let (pendings, batches, early) = hasty(pendings, batches);

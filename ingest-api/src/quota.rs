@@ -1,9 +1,13 @@
-//! What one token may send: requests, bytes and points a second, as tokens.toml says (`limits`).
+//! What one token may send: requests, bytes and points a second, series an hour, as tokens.toml says
+//! (`limits`). Its connections are counted where they come in (`http::doors`).
 //!
 //! Each counts as time: what was sent takes so long at the allowed rate, and a token that is
 //! further ahead of the clock than a burst waits. The size of a request is known only once it was
 //! read, so it is charged afterwards: one that is large passes, and what follows it waits. Each
-//! server counts by itself; behind n of them a token gets n times its limits.
+//! server counts by itself; behind n of them a token gets n times its limits. Series are not charged
+//! but told apart ([`series`]).
+
+mod series;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,6 +16,7 @@ use std::time::Duration;
 use spillway_runtime::tokens::TokenLimits;
 use tokio::time::Instant;
 
+use self::series::SeriesSeen;
 use crate::authenticate::Caller;
 
 /// How far a token may be ahead of its rate.
@@ -23,10 +28,10 @@ const TOKENS_MAX: usize = 100_000;
 
 /// The token has used up one of its limits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the token's limit of {per_second} {what} a second is reached")]
+#[error("the token's limit of {max} {what} on this server is reached")]
 pub struct OverQuota {
     pub what: &'static str,
-    pub per_second: u64,
+    pub max: u64,
 }
 
 /// Up to when a token has used its time.
@@ -41,6 +46,7 @@ struct Used {
 #[derive(Debug, Default)]
 pub struct Quotas {
     used: Mutex<HashMap<Arc<str>, Used>>,
+    series: SeriesSeen,
 }
 
 impl Quotas {
@@ -57,18 +63,33 @@ impl Quotas {
         self.charge_at(caller, bytes, points, Instant::now());
     }
 
+    /// Notes the series of a request, unless they are more than the token may have in an hour. One
+    /// that names only series which were noted passes.
+    ///
+    /// # Errors
+    /// [`OverQuota`].
+    pub fn series(&self, caller: &Caller, series: &[u64]) -> Result<(), OverQuota> {
+        let Some(max) = caller.limits.and_then(|limits| limits.series_per_hour) else {
+            return Ok(());
+        };
+        if self.series.note(&caller.token, series, max, Instant::now()) {
+            return Ok(());
+        }
+        Err(OverQuota { what: "series an hour", max })
+    }
+
     fn request_at(&self, caller: &Caller, now: Instant) -> Result<(), OverQuota> {
         let Some(limits) = caller.limits else { return Ok(()) };
         self.with(caller, now, |used| {
             let all = [
-                ("requests", used.requests, limits.requests_per_second),
-                ("bytes", used.bytes, limits.bytes_per_second),
-                ("points", used.points, limits.points_per_second),
+                ("requests a second", used.requests, limits.requests_per_second),
+                ("bytes a second", used.bytes, limits.bytes_per_second),
+                ("points a second", used.points, limits.points_per_second),
             ];
             for (what, until, limit) in all {
-                let Some(per_second) = limit else { continue };
+                let Some(max) = limit else { continue };
                 if until > now + BURST {
-                    return Err(OverQuota { what, per_second });
+                    return Err(OverQuota { what, max });
                 }
             }
             spend(&mut used.requests, 1, limits.requests_per_second, now);
@@ -120,7 +141,7 @@ mod tests {
     fn a_token_that_is_a_burst_ahead_waits_until_it_is_not() {
         let (quotas, now) = (Quotas::default(), Instant::now());
         let caller = caller(TokenLimits { points_per_second: Some(100), ..TokenLimits::default() });
-        let over = Err(OverQuota { what: "points", per_second: 100 });
+        let over = Err(OverQuota { what: "points a second", max: 100 });
         quotas.charge_at(&caller, 1, 1_000, now);
         assert_eq!(quotas.request_at(&caller, now), Ok(()), "ten seconds' worth are a burst");
         quotas.charge_at(&caller, 1, 1, now);
@@ -135,8 +156,11 @@ mod tests {
     fn requests_and_bytes_have_limits_of_their_own_and_no_limit_is_none() {
         let now = Instant::now();
         for (limits, what) in [
-            (TokenLimits { requests_per_second: Some(1), ..TokenLimits::default() }, "requests"),
-            (TokenLimits { bytes_per_second: Some(1), ..TokenLimits::default() }, "bytes"),
+            (
+                TokenLimits { requests_per_second: Some(1), ..TokenLimits::default() },
+                "requests a second",
+            ),
+            (TokenLimits { bytes_per_second: Some(1), ..TokenLimits::default() }, "bytes a second"),
         ] {
             let (quotas, caller) = (Quotas::default(), caller(limits));
             let ask = |_| {
@@ -144,7 +168,7 @@ mod tests {
                 quotas.request_at(&caller, now)
             };
             let answers: Vec<_> = (0..20).map(ask).collect();
-            let over = OverQuota { what, per_second: 1 };
+            let over = OverQuota { what, max: 1 };
             assert_eq!((answers[0], answers[19]), (Ok(()), Err(over)));
         }
         assert_eq!(limits_of(Some(TokenLimits::default())), None);

@@ -1,6 +1,6 @@
 //! Settings of ingest-api; nothing else reads its file or its environment.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
 use schemars::JsonSchema;
@@ -53,8 +53,19 @@ pub struct HttpSettings {
     pub first_byte_within: Dur,
     /// How long a request's head may take, and how long a kept connection may idle.
     pub head_within: Dur,
-    /// Open connections; further ones are closed at once.
+    /// Open connections. One more makes the one leave that is here longest without having shown a
+    /// token; if all have, it is closed at once. Open files must suffice for it: the program
+    /// raises its own limit as far as the system lets it.
     pub connections_max: u32,
+    /// Open connections of one address (of one /64 of IPv6); further ones are closed at once,
+    /// before TLS. Everything behind one NAT is one address.
+    pub connections_per_address_max: u32,
+    /// TLS handshakes under way; further connections are closed at once. One address gets a
+    /// quarter of them.
+    pub handshakes_max: u32,
+    /// Addresses of your load balancers: what comes from there is not bounded per address. The
+    /// PROXY protocol and X-Forwarded-For are not read, so limit addresses there instead.
+    pub proxies: Vec<IpAddr>,
     /// Requests on one connection, after which it is closed so that senders spread.
     pub connection_requests_max: u32,
     /// The age at which a connection is closed after its request.
@@ -102,7 +113,11 @@ pub struct AdmissionSettings {
     pub bytes_max: Size,
     /// Bytes of requests in work at least, however slowly Kafka acknowledges.
     pub bytes_min: Size,
-    /// What one environment may hold of it, as a part of 1.
+    /// Requests that unfold to much, opened at once: so many of our own agents' (16 MiB each at
+    /// worst) and so many of foreign senders' (112 MiB each at worst). One environment gets all
+    /// but one of them.
+    pub large_at_once: u32,
+    /// What one environment may hold of `bytes_max`, as a part of 1.
     pub environment_share: f64,
     /// Acknowledgements slower than this shrink what is taken at a time; faster ones let it grow.
     pub ack_target: Dur,
@@ -111,6 +126,14 @@ pub struct AdmissionSettings {
     /// How long a request waits for room before it is answered 503.
     pub wait_max: Dur,
 }
+
+/// What opening a large request of ours holds: the decoder's buffers.
+const OPENED_BYTES_MAX: u64 = 16 << 20;
+/// What a foreign body in work holds: 16 MiB of plain bytes, 48 MiB of names and points
+/// (`cut::intake`), its frames; JSON is built to 96 MiB and cut from there.
+const FOREIGN_BYTES_MAX: u64 = 112 << 20;
+/// What a connection holds: its read buffer (`http`), TLS records, the task.
+const CONNECTION_BYTES_MAX: u64 = 64 << 10;
 
 /// ingest-api's port of the senders' side.
 const HTTP_PORT: u16 = 8480;
@@ -144,6 +167,9 @@ impl Default for HttpSettings {
             first_byte_within: Dur::from_secs(10),
             head_within: Dur::from_secs(30),
             connections_max: 4_096,
+            connections_per_address_max: 1_024,
+            handshakes_max: 512,
+            proxies: Vec::new(),
             connection_requests_max: 10_000,
             connection_age_max: Dur::from_mins(10),
             drain_grace: Dur::from_millis(500),
@@ -165,6 +191,7 @@ impl Default for AdmissionSettings {
             file: None,
             bytes_max: Size::mib(64),
             bytes_min: Size::mib(16),
+            large_at_once: 4,
             environment_share: 0.5,
             ack_target: Dur::from_secs(1),
             waiting_max: 256,
@@ -205,6 +232,20 @@ impl Settings for IngestSettings {
     }
 }
 
+impl IngestSettings {
+    /// What requests and connections may hold of memory at most, as these settings allow it:
+    /// bodies, what large ones unfold to, and the buffers of connections. The program itself, with
+    /// Kafka's client, comes on top; its queue is bounded by `kafka.producer`.
+    #[must_use]
+    pub fn memory_bytes_max(&self) -> u64 {
+        let large = u64::from(self.admission.large_at_once);
+        let connections = u64::from(self.http.connections_max);
+        self.admission.bytes_max.get()
+            + large * (OPENED_BYTES_MAX + FOREIGN_BYTES_MAX)
+            + connections * CONNECTION_BYTES_MAX
+    }
+}
+
 type Must<'a> = &'a mut dyn FnMut(bool, &str, &str);
 
 impl HttpSettings {
@@ -228,7 +269,13 @@ impl HttpSettings {
             let bounded = (0.1..=600.0).contains(&seconds(duration));
             must(bounded, name, "must be between 100ms and 10m");
         }
-        must(self.connections_max > 0, "http.connections_max", "must be at least 1");
+        for (name, number) in [
+            ("http.connections_max", self.connections_max),
+            ("http.connections_per_address_max", self.connections_per_address_max),
+            ("http.handshakes_max", self.handshakes_max),
+        ] {
+            must(number > 0, name, "must be at least 1");
+        }
         must(
             self.connection_requests_max > 0,
             "http.connection_requests_max",
@@ -258,6 +305,11 @@ impl AdmissionSettings {
             self.environment_share > 0.0 && self.environment_share <= 1.0,
             "admission.environment_share",
             "must be above 0 and at most 1",
+        );
+        must(
+            (1..=1_024).contains(&self.large_at_once),
+            "admission.large_at_once",
+            "must be between 1 and 1024",
         );
         must(self.waiting_max <= 100_000, "admission.waiting_max", "must be at most 100000");
     }

@@ -4,6 +4,7 @@
 //! Only here is a frame opened; what goes on is the same bytes, sliced from the body.
 
 use std::cell::RefCell;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -11,10 +12,12 @@ use spillway_proto::BatchId;
 use spillway_proto::frame::{self, Decoder, FrameError, Header};
 use spillway_proto::limits::FRAMES_PER_BODY_MAX;
 use spillway_proto::partition::Partitioning;
+use spillway_proto::series::Canonical;
 use spillway_proto::verdict::{Refusal, RejectedBatch};
-use spillway_runtime::{deadline, outside};
-use tokio::sync::Semaphore;
+use spillway_runtime::deadline::DeadlineExceeded;
+use spillway_runtime::outside;
 
+use crate::admit::Admission;
 use crate::authenticate::Caller;
 use crate::mutant::{Mutant, is};
 
@@ -23,12 +26,6 @@ use crate::mutant::{Mutant, is};
 pub const REQUEST_RAW_BYTES_MAX: usize = 128 << 20;
 /// Above this many decompressed bytes a request is verified off the threads that serve sockets.
 const INLINE_RAW_BYTES_MAX: usize = 1 << 20;
-/// So many such requests are opened at once. A kilobyte may claim four megabytes once it is
-/// decompressed, so the room for bodies bounds nothing here; each takes the decoder's buffers,
-/// about 16 MiB at worst.
-const LARGE_AT_ONCE: usize = 4;
-static LARGE: Semaphore = Semaphore::const_new(LARGE_AT_ONCE);
-
 /// A batch that Kafka may have.
 #[derive(Clone, Debug)]
 pub struct Batch {
@@ -46,6 +43,26 @@ pub struct Batch {
 pub struct Checked {
     pub batches: Vec<Batch>,
     pub rejected: Vec<RejectedBatch>,
+    /// The ids of the series in `batches`; empty unless the token's limits ask for them.
+    pub series: Vec<u64>,
+}
+
+/// What a body's frames are held against, beside the rules of a frame.
+#[derive(Clone, Debug)]
+pub struct Against {
+    pub environment: Arc<str>,
+    pub partitioning: Partitioning,
+    /// Whether the token has a limit for which series must be told apart.
+    pub series_matter: bool,
+}
+
+impl Against {
+    #[must_use]
+    pub fn new(caller: &Caller, partitioning: Partitioning) -> Self {
+        let limits = caller.limits.unwrap_or_default();
+        let series_matter = limits.series_per_hour.is_some();
+        Self { environment: Arc::clone(&caller.environment), partitioning, series_matter }
+    }
 }
 
 /// Why nothing of a body can be taken.
@@ -58,21 +75,21 @@ pub enum BodyRefused {
     TooMany,
     #[error("the frames have {bytes} bytes once decompressed, the limit is {bytes_max}")]
     TooLarge { bytes: usize, bytes_max: usize },
-    #[error("too many large requests are being opened")]
-    Busy,
+    #[error("too many requests are being opened")]
+    Busy(#[from] DeadlineExceeded),
     #[error("the check of the frames was ended")]
     Ended(#[from] tokio::task::JoinError),
 }
 
-/// Cuts and checks `body`, sent by `caller`; waits for its turn for at most `within`.
+/// Cuts and checks `body`; waits for its turn for at most `within`.
 ///
 /// # Errors
 /// [`BodyRefused`] when nothing of it can be taken; a frame that is refused alone is in
 /// [`Checked::rejected`].
 pub async fn body(
     body: Bytes,
-    caller: &Caller,
-    partitioning: Partitioning,
+    against: Against,
+    admission: &Admission,
     within: Duration,
 ) -> Result<Checked, BodyRefused> {
     let frames = cut(&body)?;
@@ -81,13 +98,12 @@ pub async fn body(
         return Err(BodyRefused::TooLarge { bytes: raw, bytes_max: REQUEST_RAW_BYTES_MAX });
     }
     if raw <= INLINE_RAW_BYTES_MAX {
-        return Ok(check(frames, &caller.environment, partitioning));
+        let _turn = admission.small.take(&against.environment, within).await?;
+        return Ok(check(frames, &against));
     }
-    let turn = deadline::within(within, LARGE.acquire()).await;
-    let turn = turn.map_err(|_| BodyRefused::Busy)?.map_err(|_| BodyRefused::Busy)?;
-    let caller = caller.clone();
+    let turn = admission.large.take(&against.environment, within).await?;
     let work = move || {
-        let checked = check(frames, &caller.environment, partitioning);
+        let checked = check(frames, &against);
         // Kept until the work is done, also when nobody waits for it any more.
         drop(turn);
         checked
@@ -97,9 +113,9 @@ pub async fn body(
 
 /// Checks frames that were made here of a foreign body, like any others.
 #[must_use]
-pub fn frames(frames: Vec<Bytes>, environment: &str, partitioning: Partitioning) -> Checked {
+pub fn frames(frames: Vec<Bytes>, against: &Against) -> Checked {
     let headed = |frame: Bytes| Some((Header::parse(&frame).ok()?, frame));
-    check(frames.into_iter().filter_map(headed).collect(), environment, partitioning)
+    check(frames.into_iter().filter_map(headed).collect(), against)
 }
 
 fn cut(body: &Bytes) -> Result<Vec<(Header, Bytes)>, BodyRefused> {
@@ -121,11 +137,11 @@ thread_local! {
     static DECODER: RefCell<Decoder> = RefCell::default();
 }
 
-fn check(frames: Vec<(Header, Bytes)>, environment: &str, partitioning: Partitioning) -> Checked {
+fn check(frames: Vec<(Header, Bytes)>, against: &Against) -> Checked {
     let mut checked = Checked::default();
     DECODER.with_borrow_mut(|decoder| {
         for (index, (header, frame)) in frames.into_iter().enumerate() {
-            match place(decoder, &frame, environment, partitioning) {
+            match place(decoder, &frame, against, &mut checked.series) {
                 Ok(partition) => checked.batches.push(Batch {
                     index,
                     id: header.id,
@@ -142,13 +158,14 @@ fn check(frames: Vec<(Header, Bytes)>, environment: &str, partitioning: Partitio
     checked
 }
 
-/// The partition of a frame that is valid and belongs to `environment`.
+/// The partition of a frame that is valid and belongs to the environment; its series are noted.
 fn place(
     decoder: &mut Decoder,
     frame: &[u8],
-    environment: &str,
-    partitioning: Partitioning,
+    against: &Against,
+    series: &mut Vec<u64>,
 ) -> Result<u16, (Refusal, String)> {
+    let (environment, partitioning) = (&*against.environment, against.partitioning);
     let view = decoder.decode(frame).map_err(|cause| (cause.refusal(), cause.to_string()))?;
     if view.environment != environment {
         let error = format!(
@@ -156,6 +173,10 @@ fn place(
             view.environment
         );
         return Err((Refusal::EnvironmentMismatch, error));
+    }
+    if against.series_matter {
+        let mut names = Canonical::of_host(view.environment, view.host);
+        series.extend(view.series().map(|one| names.identify(one.metric, one.labels.iter()).id));
     }
     let partition = partitioning.partition_of(view.environment, view.host);
     if is(Mutant::WrongPartition) && view.host.ends_with("01") {

@@ -20,7 +20,9 @@ pub fn create(desk: &Desk, options: &CreateToken) -> Result<Answer, Failure> {
     let limits = TokenLimits {
         points_per_second: options.points_per_second,
         requests_per_second: options.requests_per_second,
-        ..TokenLimits::default()
+        bytes_per_second: options.bytes_per_second,
+        series_per_hour: options.series_per_hour,
+        connections: options.connections,
     };
     row.limits = (limits != TokenLimits::default()).then_some(limits);
 

@@ -16,7 +16,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use crate::hostile_load::{Neighbour, Timed, p99_ms};
+use crate::hostile_load::{Neighbour, Timed, p99_ms, recent_window};
 use crate::hostile_target::{MEMORY_BYTES_MAX, Target};
 use crate::hostile_wire::{
     CLOSED, WINDOW_LOG_31, drip, frame, frame_of_message, frame_of_ten_gigabytes, frame_of_zeros,
@@ -29,6 +29,10 @@ const PHASE: Duration = Duration::from_secs(2);
 const AT_ONCE: usize = 4;
 /// Lines that one kind of trouble may log in one phase (`spillway_publisher::LogGate`).
 const LINES_MAX: usize = 3;
+/// "Not now", which every sender understands: on a busy machine Kafka itself may once not answer
+/// within the deadline. More often than this it is the attack that keeps the neighbour out.
+const LATER: u16 = 503;
+const LATER_MAX: usize = 1;
 /// Its bounds in seconds instead of half minutes.
 const HASTY_API: &str = "[http]\nhead_within = \"2s\"\nfirst_byte_within = \"2s\"\n";
 
@@ -79,7 +83,8 @@ impl Stage {
         let address = url.trim_start_matches("http://").to_owned();
         let process = file.processes.iter().find(|process| process.name == program);
         let pid = process.and_then(|process| process.pid).expect("it runs");
-        let target = Target::limited(pid, rig.stack.log_path(program).expect("it has a log"));
+        let log = rig.stack.log_path(program).expect("it has a log");
+        let target = Target::limited(pid, log, MEMORY_BYTES_MAX);
         let token = file.tokens.get("globex").expect("it has a token").clone();
         let neighbour = Neighbour::start(address.clone(), token, "globex");
         println!("| input | status | requests | peak MiB | p99 alone, beside (ms) | log lines |");
@@ -165,8 +170,10 @@ impl Stage {
         assert!(peak < MEMORY_BYTES_MAX, "{name}: {peak} bytes");
         assert!(lines <= LINES_MAX, "{name}: {lines} lines in the log");
         assert!(!beside.is_empty(), "{name}: the neighbour was not served at all");
-        let refused = beside.iter().filter(|(_, status)| *status != 200).count();
-        assert_eq!(refused, 0, "{name}: the neighbour was refused");
+        let of = |wanted: u16| beside.iter().filter(|(_, status)| *status == wanted).count();
+        let later = of(LATER);
+        assert_eq!(of(200) + later, beside.len(), "{name}: the neighbour was refused");
+        assert!(later <= LATER_MAX, "{name}: {later} times the neighbour was told to come later");
     }
 }
 
@@ -287,13 +294,6 @@ pub async fn made_token(rig: &Rig, environment: &str, more: &[&str]) -> String {
     let said: serde_json::Value = serde_json::from_slice(&made.stdout).expect("it says JSON");
     let token = said["token"].as_str().or_else(|| said["facts"]["token"].as_str());
     token.unwrap_or_else(|| panic!("no token in {said}")).to_owned()
-}
-
-/// The start of a window that is neither too old to be kept nor in the future, s.
-fn recent_window() -> u32 {
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    let now = since.map_or(0, |since| since.as_secs());
-    u32::try_from(now / 10 * 10).unwrap_or(0).saturating_sub(3_600)
 }
 
 fn series(window_ts: u32, metric: &str, labels: &[(&str, &str)], values: &[f64]) -> Series {

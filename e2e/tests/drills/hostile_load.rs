@@ -44,11 +44,23 @@ impl Drop for Neighbour {
     }
 }
 
+/// The start of a window that is neither too old to be kept nor in the future, s.
+pub fn recent_window() -> u32 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    let now = since.map_or(0, |since| since.as_secs());
+    u32::try_from(now / 10 * 10).unwrap_or(0).saturating_sub(3_600)
+}
+
 /// The time that 99 of 100 answers did not exceed, in milliseconds.
 pub fn p99_ms(timed: &[Timed]) -> f64 {
+    percentile_ms(timed, 99)
+}
+
+/// The time that so many of 100 answers did not exceed, in milliseconds.
+pub fn percentile_ms(timed: &[Timed], percent: usize) -> f64 {
     let mut took: Vec<Duration> = timed.iter().map(|(took, _)| *took).collect();
     took.sort_unstable();
-    let at = (took.len() * 99).div_ceil(100).saturating_sub(1);
+    let at = (took.len() * percent).div_ceil(100).saturating_sub(1);
     took.get(at).map_or(f64::NAN, |took| took.as_secs_f64() * 1e3)
 }
 

@@ -95,7 +95,8 @@ async fn hostile_objects_end_in_quarantine_with_their_reason_and_bounded_memory(
     let file = rig.stack.file();
     let process = file.processes.iter().find(|process| process.name == WORKER);
     let pid = process.and_then(|process| process.pid).expect("it runs");
-    let target = Target::limited(pid, rig.stack.log_path(WORKER).expect("it has a log"));
+    let log = rig.stack.log_path(WORKER).expect("it has a log");
+    let target = Target::limited(pid, log, MEMORY_BYTES_MAX);
     target.forget_peak();
 
     let until = Instant::now() + SETTLED_WITHIN;

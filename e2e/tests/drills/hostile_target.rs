@@ -21,8 +21,8 @@ struct Group {
 
 impl Target {
     /// Limits the program's memory if this user may, and says if not.
-    pub fn limited(pid: i32, log: PathBuf) -> Self {
-        let group = Group::around(pid);
+    pub fn limited(pid: i32, log: PathBuf, bytes_max: u64) -> Self {
+        let group = Group::around(pid, bytes_max);
         if group.is_none() {
             println!("no control group of memory here: the peak is read, not enforced");
         }
@@ -62,17 +62,19 @@ impl Drop for Target {
 }
 
 impl Group {
-    fn around(pid: i32) -> Option<Self> {
+    fn around(pid: i32, bytes_max: u64) -> Option<Self> {
         let roots =
             [("/sys/fs/cgroup/memory", "memory.limit_in_bytes"), ("/sys/fs/cgroup", "memory.max")];
-        roots.into_iter().find_map(|(root, limit)| Self::at(Path::new(root), limit, pid))
+        roots
+            .into_iter()
+            .find_map(|(root, limit)| Self::at((Path::new(root), limit), pid, bytes_max))
     }
 
-    fn at(parent: &Path, limit: &str, pid: i32) -> Option<Self> {
+    fn at((parent, limit): (&Path, &str), pid: i32, bytes_max: u64) -> Option<Self> {
         let group =
             Self { dir: parent.join(format!("spillway-drill-{pid}")), parent: parent.to_owned() };
         fs::create_dir(&group.dir).ok()?;
-        let limited = fs::write(group.dir.join(limit), MEMORY_BYTES_MAX.to_string())
+        let limited = fs::write(group.dir.join(limit), bytes_max.to_string())
             .and_then(|()| fs::write(group.dir.join("cgroup.procs"), pid.to_string()));
         if limited.is_err() {
             let _left = fs::remove_dir(&group.dir).is_err();

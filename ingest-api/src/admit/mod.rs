@@ -2,7 +2,9 @@
 
 mod budget;
 mod rules;
+mod turns;
 
+use std::num::NonZero;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -15,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use budget::{Budget, NoRoom, Room};
 pub use rules::{Rules, RulesError};
+pub use turns::{Turn, Turns};
 
 use crate::authenticate::Caller;
 use crate::metrics::Metrics;
@@ -39,6 +42,12 @@ pub enum NotAdmitted {
 #[derive(Debug)]
 pub struct Admission {
     budget: Arc<Budget>,
+    /// At checking requests that unfold to little.
+    pub small: Turns,
+    /// At checking those that unfold to much.
+    pub large: Turns,
+    /// At unpacking, reading and cutting foreign bodies.
+    pub foreign: Turns,
     rules: Option<WatchedFile<Rules>>,
     topics_checked: AtomicBool,
     closing: CancellationToken,
@@ -54,8 +63,13 @@ impl Admission {
     ) -> Self {
         let body_bytes_max = settings.http.body_bytes_max.as_usize();
         let file = settings.admission.file.as_ref();
+        let threads = std::thread::available_parallelism().map_or(1, NonZero::get);
+        let large = settings.admission.large_at_once as usize;
         Self {
             budget: Budget::new(&settings.admission, body_bytes_max, metrics),
+            small: Turns::short(threads),
+            large: Turns::long(large),
+            foreign: Turns::long(large),
             rules: file.map(|path| WatchedFile::start(path, reload, |text, _| Rules::parse(text))),
             topics_checked: AtomicBool::new(false),
             closing,

@@ -10,24 +10,19 @@ use http::request::Parts;
 use hyper::body::Body;
 use jiff::Timestamp;
 use spillway_proto::kafka_record::Lane;
-use spillway_runtime::{deadline, outside};
-use tokio::sync::Semaphore;
+use spillway_runtime::outside;
 use tokio::time::Instant;
 
 use crate::app::App;
 use crate::authenticate::{self, Caller};
 use crate::cut::{self, Intake, Refusals, TooMuch};
 use crate::http::body::{self, BoxError};
+use crate::http::doors;
 use crate::http::respond::{ErrorId, Problem};
 use crate::publish;
 use crate::unpack::{Coding, UNPACKED_BYTES_MAX, UnpackError, unpack};
-use crate::verify::{self, Checked};
+use crate::verify::{self, Against, Checked};
 use crate::wire::Malformed;
-
-/// Bodies that are unpacked, read and cut at once. Each holds its plain bytes, what was taken in
-/// of them and its frames: about 100 MiB at worst.
-const IN_WORK_MAX: usize = 4;
-static IN_WORK: Semaphore = Semaphore::const_new(IN_WORK_MAX);
 
 /// Why a body can't be read at all. None of it is transient.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -79,7 +74,9 @@ struct Cut<T> {
 /// [`Problem`].
 pub fn caller(app: &App, head: &Parts) -> Result<Caller, Problem> {
     let now = Timestamp::from_millisecond(outside::wall_ms()).unwrap_or(Timestamp::MIN);
-    Ok(authenticate::anyone(&app.tokens, &head.headers, now)?)
+    let caller = authenticate::anyone(&app.tokens, &head.headers, now)?;
+    doors::prove(&head.extensions, &caller)?;
+    Ok(caller)
 }
 
 /// Takes a body in the given coding, read by `read`.
@@ -123,6 +120,7 @@ where
     .await?;
 
     app.quotas.charge(&caller, bytes, cut.points.iter().sum());
+    app.quotas.series(&caller, &cut.checked.series)?;
     let published = publish::all(&app.publisher, Lane::Live, &caller, cut.checked, left()).await;
     if let Some(ack_time) = publish::ack_time(&published, within) {
         app.admission.observe(ack_time);
@@ -148,21 +146,21 @@ async fn in_turn<T: Send + 'static>(
     read: impl FnOnce(&mut Intake) -> Result<T, Unreadable> + Send + 'static,
 ) -> Result<Cut<T>, Problem> {
     let busy = || Problem::new(ErrorId::Overloaded, "too many bodies are being read");
-    let turn = deadline::within(within, IN_WORK.acquire()).await;
-    let turn = turn.map_err(|_| busy())?.map_err(|_| busy())?;
-    let (environment, token) = (Arc::clone(&caller.environment), Arc::clone(&caller.token));
-    let partitioning = app.partitioning;
+    let turn = app.admission.foreign.take(&caller.environment, within).await;
+    let turn = turn.map_err(|_| busy())?;
+    let token = Arc::clone(&caller.token);
+    let against = Against::new(caller, app.partitioning);
     let work = move || {
         let mut intake = Intake::new(token, outside::wall_ms());
         let tally = read(&mut intake)?;
         let mut refusals = std::mem::take(&mut intake.refusals);
-        let (frames, misfits) = cut::frames(&environment, intake);
+        let (frames, misfits) = cut::frames(&against.environment, intake);
         if misfits > 0 {
             refusals.add(misfits, ("batch", 0), &"it fits no frame");
         }
         let points = frames.iter().map(|frame| frame.points).collect();
         let frames = frames.into_iter().map(|frame| frame.bytes).collect();
-        let checked = verify::frames(frames, &environment, partitioning);
+        let checked = verify::frames(frames, &against);
         // Kept until the work is done, also when nobody waits for it any more.
         drop(turn);
         Ok(Cut { checked, points, refusals, tally })

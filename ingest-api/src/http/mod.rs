@@ -1,7 +1,7 @@
 //! Connections: taken, bounded, served, closed in order. HTTP/1.1, by hyper alone.
 //!
-//! Bounds: open connections, the wait for the first byte, the time of a head, requests and age of
-//! a connection. What a request itself may cost is bounded in its handler.
+//! Bounds: open connections over all, per address and per token, handshakes under way, the wait for
+//! the first byte, the time of a head, requests and age of a connection. What a request itself may cost is bounded in its handler.
 
 pub mod post_batches;
 
@@ -19,6 +19,8 @@ pub mod dialect;
 
 pub mod body;
 
+pub mod doors;
+
 pub mod respond;
 
 pub mod route;
@@ -31,6 +33,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use http::Request;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -42,11 +46,13 @@ use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
+use self::doors::{Doors, Seat};
 use self::tls::Tls;
 use crate::app::App;
 
-/// Header section and read buffer of one connection.
-const READ_BUFFER_BYTES_MAX: usize = 128 * 1024;
+/// Header section and read buffer of one connection. Each of them may be filled by a head that
+/// never ends, so that all connections together hold 128 MiB at worst.
+const READ_BUFFER_BYTES_MAX: usize = 32 * 1024;
 /// Header lines of one request.
 const HEADERS_MAX: usize = 100;
 /// Between attempts to accept when the system has no more file descriptors.
@@ -74,20 +80,20 @@ impl Server {
     /// Takes connections until the app is closing, then serves those it has until they end or
     /// `cut_off` comes. Returns how many it had to cut.
     pub async fn run(self, cut_off: CancellationToken) -> usize {
-        let connections_max = self.app.settings.http.connections_max as usize;
+        let doors = Doors::new(&self.app.settings.http, &self.app.metrics);
         let gauge = self.app.metrics.connections.clone();
         let mut connections = JoinSet::new();
         loop {
             tokio::select! {
                 () = self.app.closing.cancelled() => break,
                 accepted = self.listener.accept() => match accepted {
-                    Ok((stream, peer)) if connections.len() < connections_max => {
-                        let tls = self.tls.as_ref().map(Tls::acceptor);
-                        connections.spawn(connection(Arc::clone(&self.app), stream, peer, tls));
-                    }
-                    // Closed at once, so that the sender tries another server.
-                    Ok(_) => {
-                        self.app.metrics.connections_refused.inc();
+                    Ok((stream, peer)) => {
+                        // Otherwise closed at once, so that the sender tries another server.
+                        if let Ok(seat) = doors.enter(peer.ip()) {
+                            let (app, seat) = (Arc::clone(&self.app), Arc::new(seat));
+                            let tls = self.tls.as_ref().map(Tls::acceptor);
+                            connections.spawn(while_wanted(app, seat, (stream, peer), tls));
+                        }
                     }
                     Err(error) => self.not_accepted(&error).await,
                 },
@@ -114,39 +120,54 @@ impl Server {
     }
 }
 
-async fn connection(app: Arc<App>, stream: TcpStream, peer: SocketAddr, tls: Option<TlsAcceptor>) {
-    let first_byte_within = app.settings.http.first_byte_within.get();
-    if let Err(error) = stream.set_nodelay(true) {
-        tracing::debug!(%error, %peer, "no TCP_NODELAY");
-    }
-    match tls {
-        Some(acceptor) => {
-            match deadline::within(first_byte_within, acceptor.accept(stream)).await {
-                Ok(Ok(stream)) => serve(app, stream, peer).await,
-                Ok(Err(error)) => tracing::debug!(%error, %peer, "no TLS"),
-                Err(_) => tracing::debug!(%peer, "no TLS in time"),
-            }
-        }
-        None => {
-            // hyper's own timer starts with the head; until its first byte a socket is silent.
-            let silent = async {
-                let waited = deadline::within(first_byte_within, stream.peek(&mut [0])).await;
-                !matches!(waited, Ok(Ok(1)))
-            };
-            tokio::select! {
-                silent = silent => if silent { return },
-                () = app.closing.cancelled() => return,
-            }
-            serve(app, stream, peer).await;
-        }
+async fn while_wanted(
+    app: Arc<App>,
+    seat: Arc<Seat>,
+    (stream, peer): (TcpStream, SocketAddr),
+    tls: Option<TlsAcceptor>,
+) {
+    tokio::select! {
+        () = connection(app, &seat, (stream, peer), tls) => {}
+        () = seat.wanted() => tracing::debug!(%peer, "made room for another connection"),
     }
 }
 
-async fn serve<S>(app: Arc<App>, mut stream: S, peer: SocketAddr)
+async fn connection(
+    app: Arc<App>,
+    seat: &Arc<Seat>,
+    (stream, peer): (TcpStream, SocketAddr),
+    tls: Option<TlsAcceptor>,
+) {
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(%error, %peer, "no TCP_NODELAY");
+    }
+    // hyper's own timer starts with the head, and TLS has none; a socket that is silent must cost
+    // no more than itself.
+    let first_byte_within = app.settings.http.first_byte_within.get();
+    let silent = async {
+        let waited = deadline::within(first_byte_within, stream.peek(&mut [0])).await;
+        !matches!(waited, Ok(Ok(1)))
+    };
+    tokio::select! {
+        silent = silent => if silent { return },
+        () = app.closing.cancelled() => return,
+    }
+    let Some(acceptor) = tls else { return serve(app, seat, stream, peer).await };
+    let Ok(under_way) = seat.handshake() else { return };
+    let shaken = deadline::within(first_byte_within, acceptor.accept(stream)).await;
+    drop(under_way);
+    match shaken {
+        Ok(Ok(stream)) => serve(app, seat, stream, peer).await,
+        Ok(Err(error)) => tracing::debug!(%error, %peer, "no TLS"),
+        Err(_) => tracing::debug!(%peer, "no TLS in time"),
+    }
+}
+
+async fn serve<S>(app: Arc<App>, seat: &Arc<Seat>, mut stream: S, peer: SocketAddr)
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    answer_all(&app, &mut stream, peer).await;
+    answer_all(&app, seat, &mut stream, peer).await;
     tokio::select! {
         () = linger(&mut stream) => {}
         // Whatever was in work is answered and read to its end.
@@ -166,13 +187,14 @@ async fn linger<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S) {
     }
 }
 
-async fn answer_all<S>(app: &Arc<App>, stream: &mut S, peer: SocketAddr)
+async fn answer_all<S>(app: &Arc<App>, seat: &Arc<Seat>, stream: &mut S, peer: SocketAddr)
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let http = &app.settings.http;
     let served = AtomicU32::new(0);
-    let service = service_fn(|request| {
+    let service = service_fn(|mut request: Request<Incoming>| {
+        request.extensions_mut().insert(Arc::clone(seat));
         let count = served.fetch_add(1, Ordering::Relaxed).saturating_add(1);
         route::answer(app, request, count >= http.connection_requests_max)
     });

@@ -14,10 +14,10 @@ use tokio::time::Instant;
 
 use crate::app::App;
 use crate::authenticate;
-use crate::http::body;
 use crate::http::respond::{self, Answer, ErrorId, Problem};
+use crate::http::{body, doors};
 use crate::publish;
-use crate::verify;
+use crate::verify::{self, Against};
 
 /// Which topic the batches go to: `live` (the default) or `backlog`.
 pub const HEADER_LANE: &str = "spillway-lane";
@@ -39,6 +39,7 @@ where
 
     app.admission.open()?;
     let caller = authenticate::caller(&app.tokens, &head.headers, now())?;
+    doors::prove(&head.extensions, &caller)?;
     let lane = kind(&head.headers)?;
     app.quotas.request(&caller)?;
     let needed = body::bytes_needed(&head.headers, app.settings.http.body_bytes_max.as_usize())?;
@@ -54,9 +55,11 @@ where
 
     app.admission.agent(&body)?;
     let left = || (within + paused).saturating_sub(began.elapsed());
-    let checked = verify::body(body, &caller, app.partitioning, left()).await?;
+    let against = Against::new(&caller, app.partitioning);
+    let checked = verify::body(body, against, &app.admission, left()).await?;
     let points = checked.batches.iter().map(|batch| batch.points).sum();
     app.quotas.charge(&caller, bytes, points);
+    app.quotas.series(&caller, &checked.series)?;
     checked.rejected.iter().for_each(|rejected| app.tell_of_rejected(rejected, &caller));
 
     let published = publish::all(&app.publisher, lane, &caller, checked, left()).await;

@@ -216,7 +216,7 @@ impl From<BodyRefused> for Problem {
             BodyRefused::TooLarge { bytes_max, .. } => {
                 Self::new(ErrorId::BodyTooLarge, text).with_limit(bytes_max)
             }
-            BodyRefused::Busy => Self::new(ErrorId::Overloaded, text),
+            BodyRefused::Busy(_) => Self::new(ErrorId::Overloaded, text),
             BodyRefused::Ended(_) => Self::new(ErrorId::Internal, text),
         }
     }

@@ -100,16 +100,34 @@ async fn a_silent_connection_and_one_with_an_endless_head_are_closed() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn more_connections_than_allowed_are_closed_at_once() {
+async fn a_full_house_sheds_strangers_and_keeps_whoever_showed_a_token() {
     let stage = stage(|settings| settings.http.connections_max = 2).await;
     stage.until_nobody_is_connected().await;
-    let (mut first, mut second) = (stage.connect().await, stage.connect().await);
-    for client in [&mut first, &mut second] {
-        client.write(&request("GET", "/livez", &[], b"")).await;
-        assert_eq!(client.reply().await.status, 200);
-    }
+    let (mut known, mut stranger) = (stage.connect().await, stage.connect().await);
+    known.write(&stage.request(&Bytes::new(), &[])).await;
+    known.reply().await.is_accepted(0);
+    stranger.write(&request("GET", "/livez", &[], b"")).await;
+    assert_eq!(stranger.reply().await.status, 200);
+    let mut other = stage.connect().await;
+    other.write(&stage.request(&Bytes::new(), &[])).await;
+    other.reply().await.is_accepted(0);
+    assert!(stranger.reply_or_end().await.is_none(), "it made room");
+    assert!(stage.connect().await.reply_or_end().await.is_none(), "no stranger is left to go");
+    known.write(&stage.request(&Bytes::new(), &[])).await;
+    known.reply().await.is_accepted(0);
+    assert_eq!(stage.metric("spillway_ingest_connections_shed_total"), 1.0);
+    let refused = "spillway_ingest_connections_refused_total{reason=\"full\"}";
+    assert_eq!(stage.metric(refused), 1.0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_address_with_all_its_connections_gets_no_other() {
+    let stage = stage(|settings| settings.http.connections_per_address_max = 2).await;
+    stage.until_nobody_is_connected().await;
+    let _both = (stage.connect().await, stage.connect().await);
     assert!(stage.connect().await.reply_or_end().await.is_none());
-    assert!(stage.metric("spillway_ingest_connections_refused_total") >= 1.0);
+    let refused = "spillway_ingest_connections_refused_total{reason=\"address\"}";
+    assert_eq!(stage.metric(refused), 1.0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -14,6 +14,8 @@ pub mod shutdown;
 
 pub mod admin;
 
+pub mod open_files;
+
 pub mod outside;
 
 pub mod mutants;

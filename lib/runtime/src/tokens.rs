@@ -62,7 +62,8 @@ pub struct Token {
     pub limits: Option<TokenLimits>,
 }
 
-/// What one token may send at most.
+/// What one token may send at most, on each server by itself: behind n of them it gets n times as
+/// much.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct TokenLimits {
@@ -73,6 +74,12 @@ pub struct TokenLimits {
     /// Of bodies, as they come.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bytes_per_second: Option<u64>,
+    /// Different series within an hour, those it always sent included; told apart within 2 %.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub series_per_hour: Option<u64>,
+    /// Open at a time.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub connections: Option<u64>,
 }
 
 #[derive(Debug, Default, Serialize, Deserialize)]

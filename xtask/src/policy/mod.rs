@@ -8,6 +8,7 @@ use std::process::Command;
 
 use serde::Deserialize;
 
+pub mod advisories;
 mod licence;
 #[cfg(test)]
 mod tests;
@@ -107,6 +108,8 @@ pub enum PolicyError {
     Refused { stderr: String },
     #[error("`cargo metadata` printed what is not its documented form")]
     Unreadable(#[from] serde_json::Error),
+    #[error(transparent)]
+    Advisories(#[from] advisories::AdvisoryError),
 }
 
 #[derive(Deserialize)]
@@ -169,7 +172,20 @@ pub fn check(root: &Path) -> Result<Vec<String>, PolicyError> {
     let tree = cargo(root, &[&["tree", "--locked"], edges.as_slice()].concat())?;
     let tree = String::from_utf8_lossy(&tree);
     let built = tree.lines().filter_map(|line| line.split(' ').next()).collect();
-    Ok(judge(&metadata, &built))
+    let mut findings = judge(&metadata, &built);
+    findings.extend(advised(root)?);
+    Ok(findings)
+}
+
+/// Nobody is made to have the database; that it was not there is said.
+fn advised(root: &Path) -> Result<Vec<String>, PolicyError> {
+    let Some(database) = std::env::var_os(advisories::DATABASE) else {
+        println!("   advisories: NOT checked, {} names no database", advisories::DATABASE);
+        return Ok(Vec::new());
+    };
+    let (read, findings) = advisories::check(root, Path::new(&database))?;
+    println!("   advisories: {read} of RustSec held against Cargo.lock");
+    Ok(findings)
 }
 
 fn cargo(root: &Path, arguments: &[&str]) -> Result<Vec<u8>, PolicyError> {

@@ -8,6 +8,10 @@ use super::{Finding, TidyError};
 
 const BOOK: &str = "docs";
 const SEPARATOR: &str = ".rs::";
+/// The page on which each line of a table is a claim, its section, and what a claim says instead
+/// of a proof where there is none.
+const CLAIMS: (&str, &str) = ("docs/security.md", "## Who can do what");
+const UNPROVEN: &str = "no test";
 
 /// Checks every page of the book.
 pub fn check(root: &Path) -> Result<Vec<Finding>, TidyError> {
@@ -26,7 +30,11 @@ pub fn check(root: &Path) -> Result<Vec<Finding>, TidyError> {
         let text = fs::read_to_string(&page)
             .map_err(|source| TidyError::Unreadable { path: page.clone(), source })?;
         let read = |path: &str| fs::read_to_string(root.join(path)).ok();
-        findings.extend(check_page(&super::relative(root, &page), &text, read));
+        let name = super::relative(root, &page);
+        findings.extend(check_page(&name, &text, read));
+        if name == CLAIMS.0 {
+            findings.extend(check_claims(&name, &text));
+        }
     }
     Ok(findings)
 }
@@ -43,6 +51,32 @@ pub fn check_page(page: &str, text: &str, read: impl Fn(&str) -> Option<String>)
                 findings.push(Finding { path: page.to_owned(), line, message });
             }
         }
+    }
+    findings
+}
+
+/// Each line of the threat model's table names a test, or says that there is none.
+pub fn check_claims(page: &str, text: &str) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let (mut inside, mut rows) = (false, 0);
+    for (line, words) in (1..).zip(text.lines()) {
+        if words.starts_with("## ") {
+            inside = words == CLAIMS.1;
+        }
+        if !inside || !words.starts_with('|') || words.starts_with("|---") {
+            continue;
+        }
+        rows += 1;
+        let proven = words.split('`').any(|code| proof(code).is_some());
+        // The first is the table's head.
+        if rows > 1 && !proven && !words.contains(UNPROVEN) {
+            let message = format!("a claim without a test: name one, or say \"{UNPROVEN}\"");
+            findings.push(Finding { path: page.to_owned(), line, message });
+        }
+    }
+    if rows == 0 {
+        let message = format!("the table under \"{}\" is gone", CLAIMS.1);
+        findings.push(Finding { path: page.to_owned(), line: 1, message });
     }
     findings
 }

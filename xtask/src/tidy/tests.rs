@@ -192,3 +192,15 @@ fn a_page_names_no_proof_that_is_not_there() {
     let lines: Vec<usize> = found.iter().map(|finding| finding.line).collect();
     assert_eq!(lines, [2, 2]);
 }
+
+#[test]
+fn a_claim_of_the_threat_model_names_its_test_or_says_that_there_is_none() {
+    let page = "# A\n| not here |\n## Who can do what\n| who | can't | seen by |\n|---|---|---|\n\
+                | x | y | `a/b.rs::it_holds` |\n| x | y | no test of ours |\n| x | y | |\n\
+                ## Next\n| not here |\n";
+    let lines = |page| -> Vec<usize> {
+        proofs::check_claims("docs/security.md", page).iter().map(|found| found.line).collect()
+    };
+    assert_eq!(lines(page), [8]);
+    assert_eq!(lines("# A\n"), [1], "a table that went away is told as well");
+}

@@ -98,6 +98,51 @@ async fn a_body_over_the_limit_has_each_protocol_s_own_status() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_token_with_all_its_series_goes_on_with_those_and_no_others() {
+    let stage = stage(|_| {}).await;
+    let limits = TokenLimits { series_per_hour: Some(50), ..TokenLimits::default() };
+    let limited = format!("Bearer {}", stage.token("demo", |row| row.limits = Some(limits)));
+    let token = [("Authorization", limited.as_str())];
+    while stage.ask("POST", "/v1/batches", &token, b"").await.status != 200 {}
+    let series = |numbers: std::ops::Range<u32>| -> Vec<u8> {
+        let lines = numbers.map(|n| format!("m{n} f=1 1760000000000000000\n"));
+        lines.collect::<String>().into_bytes()
+    };
+    assert_eq!(stage.ask("POST", "/write", &token, &series(0..40)).await.status, 204);
+    assert_eq!(stage.ask("POST", "/write", &token, &series(40..80)).await.status, 503);
+    assert_eq!(stage.ask("POST", "/api/v2/write", &token, &series(40..80)).await.status, 429);
+    assert_eq!(stage.ask("POST", "/write", &token, &series(0..40)).await.status, 204);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_token_has_no_more_connections_than_its_limit() {
+    let stage = stage(|_| {}).await;
+    let limits = TokenLimits { connections: Some(1), ..TokenLimits::default() };
+    let limited = format!("Bearer {}", stage.token("demo", |row| row.limits = Some(limits)));
+    let headers = [("Authorization", limited.as_str()), ("Content-Length", "0")];
+    let ask = crate::stage::request("POST", "/v1/batches", &headers, b"");
+    let mut first = loop {
+        let mut client = stage.connect().await;
+        client.write(&ask).await;
+        if client.reply().await.status == 200 {
+            break client;
+        }
+    };
+    let mut second = stage.connect().await;
+    second.write(&ask).await;
+    second.reply().await.is_problem("over-quota");
+    first.write(&ask).await;
+    first.reply().await.is_accepted(0);
+    drop(first);
+    loop {
+        second.write(&ask).await;
+        if second.reply().await.status == 200 {
+            break;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_token_over_its_limit_hears_what_its_client_sends_again_after() {
     let stage = stage(|_| {}).await;
     let limits = TokenLimits { points_per_second: Some(1), ..TokenLimits::default() };
