@@ -205,9 +205,8 @@ async fn name_rows(
         let sql = "SELECT environment, host, metric, labels FROM spillway_store.series \
                    WHERE series_id = ?";
         let id = named.series_id;
-        let row = server
-            .ask(async |conn| sqlx::query(sql).bind(id).fetch_optional(conn).await)
-            .await?;
+        let row =
+            server.ask(async |conn| sqlx::query(sql).bind(id).fetch_optional(conn).await).await?;
         let text = |place: usize| match &row {
             Some(row) => row.try_get_unchecked::<String, _>(place).map_or(Json::Null, Json::from),
             None => Json::Null,
@@ -283,10 +282,7 @@ async fn rollups(desk: &Desk, stretch: &Stretch) -> Result<Answer, Failure> {
     Ok(answer)
 }
 
-fn chosen<'a>(
-    map: &'a ShardMap,
-    stretch: &Stretch,
-) -> Result<(&'a Shard, Range<u32>), UsageError> {
+fn chosen<'a>(map: &'a ShardMap, stretch: &Stretch) -> Result<(&'a Shard, Range<u32>), UsageError> {
     let name = &stretch.shard;
     let shard = map.shard(name);
     let shard = shard.ok_or_else(|| UsageError(format!("shards.toml has no shard {name:?}")))?;

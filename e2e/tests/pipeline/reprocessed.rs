@@ -72,9 +72,8 @@ impl Broken<'_> {
     async fn reprocess(&self, what: &str, how: &str) -> (i32, Value) {
         let Self { shard, from, .. } = self;
         let raw = if what == "raw" { "--environment acme" } else { "" };
-        let command = format!(
-            "reprocess {what} --shard {shard} --from {from} {raw} {how} --output json"
-        );
+        let command =
+            format!("reprocess {what} --shard {shard} --from {from} {raw} {how} --output json");
         let words: Vec<&str> = command.split_whitespace().collect();
         let done = self.rig.stack.console(&words).await.expect("the console runs");
         eprintln!("spillway {command}\n{}", String::from_utf8_lossy(&done.stderr));
@@ -119,13 +118,15 @@ impl Broken<'_> {
     }
 
     async fn rollups_are_made_again(&self, options: &SenderOptions) {
-        let marks = "SELECT (SELECT COUNT(*) FROM spillway_store.rollup_marks) \
-                     + (SELECT COUNT(*) FROM spillway_store.rollup_hour_marks \
-                        WHERE hour_ts < UNIX_TIMESTAMP() - 3720)";
-        let settled = async || self.number(marks).await == 0;
-        spillway_e2e::rig::until("no mark is left", settled).await;
         let hour = i64::from(options.first_window_ts / 3_600 * 3_600);
-        let proof = prove(&self.rig.mysql(ENVIRONMENT), hour, hour + 2 * 3_600).await;
+        let end = hour + 3_600;
+        let marks = format!(
+            "SELECT (SELECT COUNT(*) FROM spillway_store.rollup_marks WHERE minute_ts < {end}) \
+             + (SELECT COUNT(*) FROM spillway_store.rollup_hour_marks WHERE hour_ts = {hour})"
+        );
+        let settled = async || self.number(&marks).await == 0;
+        spillway_e2e::rig::until("no mark is left", settled).await;
+        let proof = prove(&self.rig.mysql(ENVIRONMENT), hour, end).await;
         let proof = proof.expect("readable");
         proof.must_hold();
         assert!(proof.minutes > 0);
@@ -137,11 +138,10 @@ impl Broken<'_> {
         let before = self.sum().await;
         let rows = self.number(&count(THEIRS)).await;
         let file = self.rig.stack.file();
-        let kafka: AdminClient<DefaultClientContext> = ClientConfig::new()
-            .set("bootstrap.servers", &file.kafka)
-            .create()
-            .expect("a client");
-        let sql = "SELECT partition_id, live_next FROM spillway_store.positions WHERE live_next > 0";
+        let kafka: AdminClient<DefaultClientContext> =
+            ClientConfig::new().set("bootstrap.servers", &file.kafka).create().expect("a client");
+        let sql =
+            "SELECT partition_id, live_next FROM spillway_store.positions WHERE live_next > 0";
         let positions: Vec<(u32, i64)> =
             sqlx::query_as(sql).fetch_all(&self.admin).await.expect("positions");
         let mut below = TopicPartitionList::new();

@@ -79,11 +79,7 @@ pub async fn applied(
 }
 
 /// How many of these records are not in dead letters either.
-async fn unexplained(
-    session: &mut Session,
-    partition: u16,
-    odd: &[At],
-) -> Result<u64, StoreError> {
+async fn unexplained(session: &mut Session, partition: u16, odd: &[At]) -> Result<u64, StoreError> {
     if odd.is_empty() {
         return Ok(0);
     }

@@ -97,8 +97,7 @@ pub async fn compare(
     for page in ids.chunks((PAGE_ROWS_MAX / windows).clamp(1, LENGTH_MAX)) {
         let mut stored = stored_rows(session, page, span).await?;
         for id in page {
-            for ((series_id, window_ts), samples) in
-                rebuilt.rows.range((*id, 0)..=(*id, u32::MAX))
+            for ((series_id, window_ts), samples) in rebuilt.rows.range((*id, 0)..=(*id, u32::MAX))
             {
                 let stored = stored.remove(&(*series_id, *window_ts));
                 let should = match &stored {

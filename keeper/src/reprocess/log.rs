@@ -57,7 +57,10 @@ pub struct Stretch {
 #[derive(Debug)]
 pub enum Told {
     /// The first offset that Kafka still has, and the first that is read.
-    Begins { low: i64, start: i64 },
+    Begins {
+        low: i64,
+        start: i64,
+    },
     Records(Vec<Record>),
     Ends,
 }

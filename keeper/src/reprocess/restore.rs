@@ -72,13 +72,12 @@ fn has_met(error: &ShardError) -> bool {
 async fn write(session: &mut Session, rows: &[Difference]) -> Result<usize, ShardError> {
     execute(session, "START TRANSACTION").await?;
     let now = locked(session, rows).await?;
-    let as_compared = |row: &&Difference| {
-        match (&row.stored, now.get(&(row.series_id, row.window_ts))) {
+    let as_compared =
+        |row: &&Difference| match (&row.stored, now.get(&(row.series_id, row.window_ts))) {
             (None, None) => true,
             (Some(stored), Some(now)) => stored.same(now),
             _ => false,
-        }
-    };
+        };
     let rows: Vec<&Difference> = rows.iter().filter(as_compared).collect();
     let (new, old): (Vec<&Difference>, Vec<&Difference>) =
         rows.iter().partition(|row| row.stored.is_none());

@@ -124,7 +124,8 @@ async fn break_into_work(world: &World, round: u64) {
              ON DUPLICATE KEY UPDATE version = version + 1",
         )
         .await;
-    let newest = format!("SELECT CAST(MAX(CAST(partition_description AS SIGNED)) AS SIGNED) {ENDS}");
+    let newest =
+        format!("SELECT CAST(MAX(CAST(partition_description AS SIGNED)) AS SIGNED) {ENDS}");
     let newest = world.number(&newest).await;
     let mut session = world.session().await;
     run(
