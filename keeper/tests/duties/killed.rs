@@ -22,7 +22,7 @@ const ENDS: &str = "FROM information_schema.partitions
 const RECORDS: usize = 20;
 const NOT_APPLIED: u64 = 5;
 
-const HASTY: &str = "[admin]\nlisten = \"127.0.0.1:0\"\n\
+const HASTY: &str = "[log]\nlevel = \"warn\"\n[admin]\nlisten = \"127.0.0.1:0\"\n\
     [pace]\nrest_max = \"1ms\"\n[rollups]\ninterval = \"1s\"\n\
     [partitions]\ninterval = \"1s\"\n[trim]\nenabled = true\ninterval = \"1s\"\n\
     [ages]\nspool = \"10m\"\ns3 = \"10m\"\nraw_retention = \"5h\"\n\
