@@ -197,7 +197,7 @@ pub async fn reprocess(
     let job = Job { sources, request, hosts: &hosts };
     for partition in &request.partitions {
         // The span as a whole first; one that holds too much is halved until it does not.
-        let mut slices = vec![from..to];
+        let mut slices: Vec<Range<u32>> = std::iter::once(from..to).collect();
         while let Some(slice) = slices.pop().filter(|slice| !slice.is_empty()) {
             if !sources.pace.may(&mut session, NAME).await? {
                 state.was_paused = true;
