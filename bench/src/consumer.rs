@@ -34,28 +34,28 @@ const DRAIN_WITHIN: Duration = Duration::from_secs(600);
 pub struct Options {
     /// Points to drain.
     #[arg(long, default_value_t = 5_000_000)]
-    points: u64,
+    pub points: u64,
     /// Series they belong to.
     #[arg(long, default_value_t = 20_000)]
-    series: u32,
+    pub series: u32,
     /// Points in one row.
     #[arg(long, default_value_t = 10)]
-    points_per_row: u32,
+    pub points_per_row: u32,
     /// Workers of the consumer.
     #[arg(long, default_value_t = 2)]
-    workers: u16,
+    pub workers: u16,
     /// Points in one transaction at most.
     #[arg(long, default_value_t = 100_000)]
-    transaction_points: u32,
+    pub transaction_points: u32,
     /// A folder of `cargo xtask up --servers-only` whose servers to use; empties them.
     #[arg(long)]
-    stack: Option<PathBuf>,
+    pub stack: Option<PathBuf>,
     /// The consumer's binary; beside this one unless told.
     #[arg(long)]
-    consumer: Option<PathBuf>,
+    pub consumer: Option<PathBuf>,
     /// Writes the result here.
     #[arg(long)]
-    json: Option<PathBuf>,
+    pub json: Option<PathBuf>,
 }
 
 /// Why nothing was measured.
@@ -79,6 +79,8 @@ pub enum BenchError {
     Json(#[from] serde_json::Error),
     #[error("the stack has no {0}")]
     Missing(&'static str),
+    #[error("{0} marked minutes are not rolled up in time")]
+    NotRolled(i64),
     #[error("only {applied} of {points} points were applied in time")]
     Late { applied: u64, points: u64 },
 }
@@ -96,32 +98,62 @@ struct Report {
     mysqld_cpu_seconds_per_million: f64,
 }
 
+/// Servers with points in Kafka and an empty schema.
+pub struct Prepared {
+    pub file: StackFile,
+    pub conn: MySqlConnection,
+    /// Process id.
+    pub mysqld: u32,
+    pub points: u64,
+    pub dir: tempfile::TempDir,
+    _stack: Option<Stack>,
+}
+
+impl Prepared {
+    pub async fn new(options: &Options) -> Result<Self, BenchError> {
+        let stack = match options.stack {
+            Some(_) => None,
+            None => {
+                let servers = StackOptions { servers_only: true, ..StackOptions::default() };
+                Some(Stack::start(servers).await?)
+            }
+        };
+        let file = stack_file(options, stack.as_ref())?;
+        let shard = file.mysql.first().ok_or(BenchError::Missing("shard"))?;
+        let mysqld = file.processes.iter().find(|process| process.name == "mysql-s0");
+        let mysqld = mysqld.and_then(|process| process.pid).ok_or(BenchError::Missing("mysqld"))?;
+        let mysqld = u32::try_from(mysqld).map_err(|_| BenchError::Missing("mysqld"))?;
+        recreate_topics(&file.kafka).await?;
+        let conn = recreate_schema(&shard.primary).await?;
+        let points = publish(&file.kafka, options)?;
+        println!("{points} points are in Kafka; draining");
+        Ok(Self { file, conn, mysqld, points, dir: tempfile::tempdir()?, _stack: stack })
+    }
+
+    /// The consumer, at work.
+    pub fn consumer(&self, options: &Options) -> Result<Child, BenchError> {
+        let extra = format!(
+            "[store]\nworkers_per_shard = {}\n[gather]\npoints_max = {}\n[log]\nlevel = \"warn\"\n",
+            options.workers, options.transaction_points
+        );
+        let settings = self.settings("consumer", &extra)?;
+        start("spillway-consumer", options.consumer.as_ref(), &settings)
+    }
+
+    /// A program's settings towards these servers.
+    pub fn settings(&self, program: &str, extra: &str) -> Result<PathBuf, BenchError> {
+        let shard = self.file.mysql.first().ok_or(BenchError::Missing("shard"))?;
+        let dir = self.dir.path();
+        Ok(write_settings((dir, program), &self.file.kafka, &shard.primary, extra)?)
+    }
+}
+
 /// Runs the benchmark and prints what it found.
 pub async fn run(options: Options) -> Result<(), BenchError> {
-    let started = match options.stack {
-        Some(_) => None,
-        None => {
-            let servers = StackOptions { servers_only: true, ..StackOptions::default() };
-            Some(Stack::start(servers).await?)
-        }
-    };
-    let file = stack_file(&options, started.as_ref())?;
-    let shard = file.mysql.first().ok_or(BenchError::Missing("shard"))?;
-    let mysqld = file.processes.iter().find(|process| process.name == "mysql-s0");
-    let mysqld = mysqld.and_then(|process| process.pid).ok_or(BenchError::Missing("mysqld"))?;
-    let mysqld = u32::try_from(mysqld).map_err(|_| BenchError::Missing("mysqld"))?;
-    recreate_topics(&file.kafka).await?;
-    let mut conn = recreate_schema(&shard.primary).await?;
-    let points = publish(&file.kafka, &options)?;
-    println!("{points} points are in Kafka; draining");
-    let dir = tempfile::tempdir()?;
-    let extra = format!(
-        "[store]\nworkers_per_shard = {}\n[gather]\npoints_max = {}\n[log]\nlevel = \"warn\"\n",
-        options.workers, options.transaction_points
-    );
-    let settings = write_settings(dir.path(), &file.kafka, &shard.primary, &extra)?;
-    let mut consumer = start_consumer(&options, &settings)?;
-    let measured = drain(&mut conn, consumer.id(), mysqld, points).await;
+    let mut prepared = Prepared::new(&options).await?;
+    let mut consumer = prepared.consumer(&options)?;
+    let pids = [consumer.id(), prepared.mysqld];
+    let measured = drain(&mut prepared.conn, pids, prepared.points).await;
     consumer.kill()?;
     consumer.wait()?;
     let (seconds, counted, [consumer_cpu, mysqld_cpu]) = measured?;
@@ -151,11 +183,15 @@ fn stack_file(options: &Options, started: Option<&Stack>) -> Result<StackFile, B
     }
 }
 
-fn start_consumer(options: &Options, settings: &std::path::Path) -> Result<Child, BenchError> {
-    let beside = std::env::current_exe()?.with_file_name("spillway-consumer");
-    let program = options.consumer.clone().unwrap_or(beside);
-    let child = Command::new(program).arg("--config").arg(settings).stdin(Stdio::null()).spawn()?;
-    Ok(child)
+/// Starts a program, which lies beside this one unless told.
+pub fn start(
+    name: &str,
+    given: Option<&PathBuf>,
+    settings: &std::path::Path,
+) -> Result<Child, BenchError> {
+    let beside = std::env::current_exe()?.with_file_name(name);
+    let program = given.cloned().unwrap_or(beside);
+    Ok(Command::new(program).arg("--config").arg(settings).stdin(Stdio::null()).spawn()?)
 }
 
 /// Publishes the points, host by host and window by window as agents would, and says how many.
@@ -233,10 +269,9 @@ fn batch(id: BatchId, host: usize, window_ts: i64, points_per_row: u32) -> Batch
 }
 
 /// Seconds, points and CPU seconds of both processes from the first applied batch to the last.
-async fn drain(
+pub async fn drain(
     conn: &mut MySqlConnection,
-    consumer: u32,
-    mysqld: u32,
+    [consumer, mysqld]: [u32; 2],
     points: u64,
 ) -> Result<(f64, u64, [f64; 2]), BenchError> {
     let until = Instant::now() + DRAIN_WITHIN;

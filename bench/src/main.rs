@@ -16,12 +16,15 @@ struct Arguments {
 enum Bench {
     /// Publishes frames to Kafka, then times how fast one consumer drains them into one MySQL.
     Consumer(spillway_bench::consumer::Options),
+    /// Stores points, then times how fast one keeper makes their rollups.
+    Rollups(spillway_bench::rollups::Options),
 }
 
 #[tokio::main]
 async fn main() -> ExitCode {
     let done = match Arguments::parse().bench {
         Bench::Consumer(options) => spillway_bench::consumer::run(options).await,
+        Bench::Rollups(options) => spillway_bench::rollups::run(options).await,
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -65,9 +65,9 @@ pub async fn recreate_schema(url: &str) -> Result<MySqlConnection, BenchError> {
     Ok(conn)
 }
 
-/// The consumer's settings, in `dir`.
+/// A program's settings, in `dir`.
 pub fn write_settings(
-    dir: &Path,
+    (dir, program): (&Path, &str),
     kafka: &str,
     mysql: &str,
     extra: &str,
@@ -81,7 +81,7 @@ pub fn write_settings(
              primary = \"{mysql}\"\ngroups = \"0-{groups}\"\nepoch = 1\n"
         ),
     )?;
-    let settings = dir.join("consumer.toml");
+    let settings = dir.join(format!("{program}.toml"));
     std::fs::write(
         &settings,
         format!(

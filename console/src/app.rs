@@ -11,7 +11,7 @@ use crate::answer::{Answer, Verdict};
 use crate::cli::{Cli, Command, Config, Keys, Lag, Output, Reader, Spill, Status, Token, Topics};
 use crate::commands::{
     check, doctor, drill, gaps, incident, ingest, keys, lag, ledger, locate, maintenance, migrate,
-    preflight, reader, shard, spill, token, topics,
+    preflight, reader, reprocess, shard, spill, token, topics,
 };
 use crate::desk::Desk;
 use crate::failure::Failure;
@@ -108,6 +108,7 @@ async fn dispatch(desk: &Desk, command: Command) -> Result<Answer, Failure> {
         Command::Spill(Spill::Verify(objects)) => spill::verify::run(desk, &objects).await,
         Command::Spill(Spill::Replay(objects)) => spill::replay::run(desk, &objects).await,
         Command::Shard(command) => shard::run(desk, command).await,
+        Command::Reprocess(command) => reprocess::run(desk, command).await,
         Command::Ingest(command) => ingest::run(desk, command),
         Command::Maintenance(command) => maintenance::run(desk, command),
         Command::Preflight(options) => preflight::run(desk, &options).await,

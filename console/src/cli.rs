@@ -1,6 +1,7 @@
 //! The command line: what can be asked for, and with which words.
 
 mod operate;
+mod reprocess;
 
 use std::path::PathBuf;
 
@@ -12,6 +13,7 @@ pub use operate::{
     Admit, Completions, Drill, Failover, Ingest, Ledger, Maintenance, Objects, Preflight, Rebuild,
     Shard, Switchover,
 };
+pub use reprocess::{Reprocess, ReprocessRaw, Stretch};
 
 /// Operates Spillway: topics, schema, tokens, readers; lag, gaps, ledger, spill; an end-to-end
 /// check; the status page.
@@ -93,6 +95,9 @@ pub enum Command {
     /// MySQL servers: who is primary, and who is to be.
     #[command(subcommand)]
     Shard(Shard),
+    /// Make stored data again from what it was made of, and restore what differs.
+    #[command(subcommand)]
+    Reprocess(Reprocess),
     /// Whom the API servers admit.
     #[command(subcommand)]
     Ingest(Ingest),

@@ -16,6 +16,7 @@ pub mod mutant;
 pub mod partitions;
 pub mod retention;
 pub mod rollups;
+pub mod reprocess;
 pub mod anomalies;
 pub mod last_seen;
 pub mod readers;

@@ -18,7 +18,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 const REST_STEP: Duration = Duration::from_millis(50);
 
 /// What goes at this pace, as `keeper_pauses` names it.
-pub const BACKGROUND: [&str; 3] = ["rollups", "anomalies", "repair"];
+pub const BACKGROUND: [&str; 4] = ["rollups", "anomalies", "repair", "reprocess"];
 
 /// Handle on a shard's pace; clones share it.
 #[derive(Clone, Debug)]

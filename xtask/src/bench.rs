@@ -7,7 +7,7 @@ use spillway_testkit::{StackError, binaries};
 #[derive(Debug, clap::Args)]
 #[command(trailing_var_arg = true)]
 pub struct BenchArgs {
-    /// api, consumer, agent, recovery or e2e, and the benchmark's own options
+    /// api, consumer, rollups, agent, recovery or e2e, and the benchmark's own options
     #[arg(allow_hyphen_values = true, required = true)]
     args: Vec<String>,
 }

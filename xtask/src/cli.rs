@@ -29,7 +29,7 @@ enum Command {
     /// Faults on purpose, on real servers, and the comparison after each
     #[command(subcommand)]
     Drill(drill::Drill),
-    /// A benchmark: api, consumer, agent, recovery or e2e
+    /// A benchmark: api, consumer, rollups, agent, recovery or e2e
     Bench(bench::BenchArgs),
     /// Format, clippy, tidy (style numbers), dependency policy, generated files fresh
     Check,

@@ -19,6 +19,7 @@ pub mod spill;
 pub mod maintenance;
 pub mod ingest;
 pub mod shard;
+pub mod reprocess;
 
 pub mod preflight;
 pub mod doctor;

@@ -8,7 +8,7 @@ use sqlx::Row as _;
 
 use spillway_e2e::rig::{Rig, SETTLED_WITHIN};
 
-use crate::inputs;
+use crate::{inputs, reprocessed};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn three_environments_arrive_on_their_shards_and_readers_see_only_their_own() {
@@ -20,8 +20,9 @@ async fn three_environments_arrive_on_their_shards_and_readers_see_only_their_ow
     }
     let agent = rig.agent("well-agent", "demo").await;
     let inputs = inputs::start(&rig).await;
+    let mut judged = Vec::new();
     for load in loads {
-        rig.judge(load).await;
+        judged.push(rig.judge(load).await);
     }
     // Two windows of the agent: what it measures is real, and takes real time.
     rig.until("well-agent", "spillway_agent_batches_acked_total", |acked| acked >= 2.0).await;
@@ -49,4 +50,7 @@ async fn three_environments_arrive_on_their_shards_and_readers_see_only_their_ow
             assert!(closed.fetch_optional(&reader).await.is_err(), "base tables are closed");
         }
     }
+    let acme = judged.iter().find(|(_, options)| options.environment == "acme");
+    let (ledger, options) = acme.expect("acme was judged");
+    reprocessed::judge(&rig, ledger, options).await;
 }

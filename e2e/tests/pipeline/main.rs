@@ -17,4 +17,5 @@ mod mysql_killed;
 mod operated;
 mod poison;
 mod redis_gone;
+mod reprocessed;
 mod shard_down;

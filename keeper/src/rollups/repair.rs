@@ -162,7 +162,11 @@ async fn marked(
 }
 
 /// As the consumer does.
-async fn mark(session: &mut Session, hosts: &[u64], minute: u32) -> Result<(), ShardError> {
+pub(crate) async fn mark(
+    session: &mut Session,
+    hosts: &[u64],
+    minute: u32,
+) -> Result<(), ShardError> {
     for hosts in padded(hosts) {
         let sql = format!(
             "INSERT INTO rollup_marks (host_id, minute_ts, version) VALUES {}

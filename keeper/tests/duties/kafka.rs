@@ -15,9 +15,9 @@ use spillway_runtime::settings::Dur;
 
 use crate::world::{PARTITIONS, World};
 
-const WAIT: Duration = Duration::from_secs(30);
+pub const WAIT: Duration = Duration::from_secs(30);
 
-fn config(world: &World) -> ClientConfig {
+pub fn config(world: &World) -> ClientConfig {
     world.settings.kafka.client_config().unwrap()
 }
 
@@ -55,7 +55,7 @@ pub async fn topics(world: &World) {
     }
 }
 
-fn produce(world: &World, partition: i32, records: usize) {
+pub fn produce(world: &World, partition: i32, records: usize) {
     let producer: BaseProducer = config(world).create().unwrap();
     for _ in 0..records {
         let record = BaseRecord::<[u8], [u8]>::to(TOPIC_LIVE).partition(partition).payload(b"x");

@@ -9,6 +9,7 @@ mod world;
 mod feed;
 
 mod kafka;
+mod killed;
 mod mysql;
 mod redis;
 mod rollups;

@@ -25,7 +25,7 @@ const WAITING: &str = "SELECT COUNT(*) FROM information_schema.processlist
                        WHERE info LIKE 'DELETE FROM rollup_marks%'";
 
 /// A world with these hosts, and the hour, three ago, in which they measure.
-async fn world(hosts: &[Host]) -> (World, i64) {
+pub async fn world(hosts: &[Host]) -> (World, i64) {
     let mut world = World::new().await;
     world.settings.pace.rest_max = Dur::from_millis(1);
     let reader = "INSERT INTO spillway_store.readers (name, environment, created_at)
@@ -49,11 +49,11 @@ fn now_s() -> u32 {
     u32::try_from(jiff::Timestamp::now().as_second()).unwrap()
 }
 
-async fn begin(conn: &mut MySqlConnection) {
+pub async fn begin(conn: &mut MySqlConnection) {
     run(conn, "START TRANSACTION").await;
 }
 
-async fn commit(conn: &mut MySqlConnection) {
+pub async fn commit(conn: &mut MySqlConnection) {
     run(conn, "COMMIT").await;
 }
 
@@ -72,7 +72,7 @@ async fn settle_and_prove(world: &World, hour: i64) -> (usize, usize) {
 }
 
 /// A sample every 10 s of every series in the minutes of `hour`, as they come.
-async fn feed_hour(conn: &mut MySqlConnection, host: Host, hour: i64, minutes: i64) {
+pub async fn feed_hour(conn: &mut MySqlConnection, host: Host, hour: i64, minutes: i64) {
     let mut dice = Dice(host.0 + 1);
     for kind in KINDS {
         let mut samples = Vec::new();
