@@ -26,6 +26,11 @@ pub enum Shard {
     Failover(Failover),
     /// Let a server follow its shard's primary again, as after a failover.
     Rebuild(Rebuild),
+    /// Let the primary be written to again, after a change that was broken off and is not wanted.
+    Unfence {
+        /// The shard's name in shards.toml.
+        shard: String,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -66,7 +71,7 @@ pub struct Rebuild {
 
 #[derive(Debug, Subcommand)]
 pub enum Maintenance {
-    /// Take the lock: nobody else changes servers until you end it.
+    /// Take the lock: nobody else changes servers until you end it, and alerts keep still.
     Begin {
         /// Why; everybody who is refused is told.
         #[arg(long)]
@@ -74,6 +79,9 @@ pub enum Maintenance {
         /// After this it no longer holds anyone up.
         #[arg(long = "for", default_value = "2h")]
         lasts: Dur,
+        /// Take it away from whom `maintenance show` names as owner, word for word.
+        #[arg(long, value_name = "OWNER")]
+        take_over_from: Option<String>,
     },
     /// Give the lock back.
     End {

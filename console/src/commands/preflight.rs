@@ -51,7 +51,7 @@ pub async fn run(desk: &Desk, options: &Preflight) -> Result<Answer, Failure> {
     let map = desk.shards()?;
     let mut stop: BTreeSet<String> = options.stop.iter().cloned().collect();
     let mut lines = Lines::default();
-    lock(desk, &mut lines);
+    lock(desk, &mut lines).await;
     brokers(desk, &mut stop, &mut lines).await;
     servers(desk, &map, &mut stop, &mut lines).await;
     programs(desk, &mut stop, &mut lines).await;
@@ -76,8 +76,8 @@ pub async fn run(desk: &Desk, options: &Preflight) -> Result<Answer, Failure> {
     Ok(answer)
 }
 
-fn lock(desk: &Desk, lines: &mut Lines) {
-    match maintenance::holder(desk) {
+async fn lock(desk: &Desk, lines: &mut Lines) {
+    match maintenance::holder(desk).await {
         Ok(None) => lines.add("maintenance lock", Verdict::Ok, "free"),
         Ok(Some(lock)) if lock.owner == crate::consent::who() => {
             lines.add("maintenance lock", Verdict::Ok, format!("yours: {}", lock.reason));
