@@ -7,6 +7,7 @@
 )]
 
 mod browser;
+mod failover;
 mod grafana;
 mod site;
 
@@ -171,6 +172,25 @@ async fn dashboards_run_and_prune_and_hosts_have_charts() {
     let mut root = root(&stack).await;
     grafana::every_statement_runs_and_prunes(&mut root).await;
     grafana::hosts_have_charts_and_names_are_only_text(&site).await;
+    stack.stop();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_takeover_refuses_what_is_unsafe_and_goes_on_where_it_was_broken_off() {
+    let options = StackOptions { servers_only: true, replicas: 2, ..StackOptions::default() };
+    let mut stack = Stack::start(options).await.unwrap();
+    let file = stack.file();
+    let replicas = file.mysql[0].replicas.iter().map(|url| format!("{{ url = {url:?} }}"));
+    let replicas = format!("replicas = [{}]\n", replicas.collect::<Vec<_>>().join(", "));
+    let settings = format!(
+        "remote_deadline = \"5s\"\nkafka.brokers = [{:?}]\nmysql.connect_timeout = \"1s\"\n\
+         replication = {{ user = \"stack_replication\", password = \"stack\" }}\n",
+        file.kafka
+    );
+    let site = Site::new(&(shards(&file.mysql[0].primary, 8) + &replicas), &settings);
+    site.ok("migrate --yes");
+    site.ok("topics create --yes");
+    failover::is_rehearsed(&site, &stack).await;
     stack.stop();
 }
 

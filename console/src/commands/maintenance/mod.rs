@@ -95,7 +95,12 @@ pub async fn hold(desk: &Desk, reason: &str) -> Result<Held, Failure> {
     Ok(Held { path, _grip: grip })
 }
 
-fn hold_at(path: &Path, owner: &str, reason: &str, now: Timestamp) -> Result<Option<PathBuf>, LockFault> {
+fn hold_at(
+    path: &Path,
+    owner: &str,
+    reason: &str,
+    now: Timestamp,
+) -> Result<Option<PathBuf>, LockFault> {
     let place = Place(path);
     match place.holder(now)? {
         Some(holder) if holder.owner != owner => return Err(LockFault::Held(Box::new(holder))),
@@ -143,7 +148,8 @@ async fn begin(
     let lock = Lock { owner, reason: reason.clone(), since: now, until };
     let mut steps = check_taken(holder(desk).await?, from)?;
     steps.push(format!("lock all changes of servers until {until}, because: {reason}"));
-    steps.push("tell Alertmanager by a metric of `status serve`, so that it keeps still".to_owned());
+    steps
+        .push("tell Alertmanager by a metric of `status serve`, so that it keeps still".to_owned());
     let mut answer = Answer::default();
     let entry = match desk.ask(&Plan { action: "maintenance begin", steps })? {
         Consent::Nothing(why) => {
@@ -154,7 +160,8 @@ async fn begin(
     };
     let place = Place(&desk.settings.maintenance_file);
     let done = async {
-        let mut grip = shared::grip(desk, &desk.shards()?, &format!("{}: {reason}", lock.owner)).await?;
+        let mut grip =
+            shared::grip(desk, &desk.shards()?, &format!("{}: {reason}", lock.owner)).await?;
         // Whoever was faster while the question stood is not overwritten.
         check_taken(place.holder(now)?.or(grip.holder.take()), from)?;
         place.remove().and_then(|()| place.take(&lock))?;

@@ -73,7 +73,9 @@ impl Replicas {
         let mut lines: Vec<String> = self
             .silent
             .iter()
-            .map(|fault| format!("{} can't be asked and is left out: {}", fault.address, chain(fault)))
+            .map(|fault| {
+                format!("{} can't be asked and is left out: {}", fault.address, chain(fault))
+            })
             .collect();
         for other in self.there.iter().filter(|other| other.has > chosen.has) {
             lines.push(format!(
@@ -102,12 +104,7 @@ impl Candidate {
     }
 
     /// Whether it may take over from `old`.
-    pub fn check(
-        &self,
-        shard: &Shard,
-        old: &Old,
-        is_failover: bool,
-    ) -> Result<(), ShardFault> {
+    pub fn check(&self, shard: &Shard, old: &Old, is_failover: bool) -> Result<(), ShardFault> {
         check_meta(shard, &self.member, &self.status)?;
         let Old::Alive(_, primary) = old else { return Ok(()) };
         let found = match &self.status.follows {

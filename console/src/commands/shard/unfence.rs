@@ -42,10 +42,7 @@ pub async fn run(desk: &Desk, name: &str) -> Result<Answer, Failure> {
 }
 
 /// Whether no replica became, or may become, the primary meanwhile.
-async fn no_other(
-    desk: &Desk,
-    shard: &spillway_runtime::shards::Shard,
-) -> Result<(), ShardFault> {
+async fn no_other(desk: &Desk, shard: &spillway_runtime::shards::Shard) -> Result<(), ShardFault> {
     let fenced = address(&shard.primary);
     for one in Replicas::ask(desk, shard).await.there {
         let address = one.member.address.clone();

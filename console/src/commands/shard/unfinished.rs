@@ -39,9 +39,7 @@ pub async fn unchanged(desk: &Desk, shard: &Shard) -> Result<(), Failure> {
     }
     match epoch == shard.epoch {
         true => Ok(()),
-        false => {
-            Err(ShardFault::Overtaken { address, shard: shard.name.clone(), epoch }.into())
-        }
+        false => Err(ShardFault::Overtaken { address, shard: shard.name.clone(), epoch }.into()),
     }
 }
 
