@@ -136,6 +136,28 @@ pub struct Objects {
     pub resume_after: Option<String>,
 }
 
+/// Which objects `spill replay` puts back.
+#[derive(Debug, Args)]
+pub struct Replay {
+    #[command(flatten)]
+    pub objects: Objects,
+    /// Only this environment's, as the token inside the seal says; keys_dir must have the key.
+    #[arg(long)]
+    pub environment: Option<String>,
+    /// Only what was parked then or later, like 2026-11-22T01:30:00Z.
+    #[arg(long, value_name = "TIME")]
+    pub since: Option<jiff::Timestamp>,
+    /// Only what was parked before.
+    #[arg(long, value_name = "TIME")]
+    pub until: Option<jiff::Timestamp>,
+    /// Only what was set aside for this reason, one word as the plan shows it in the object's .json.
+    #[arg(long)]
+    pub reason: Option<String>,
+    /// Take copies from this folder, not from quarantine: files named by the objects' 32 digits.
+    #[arg(long, value_name = "DIR")]
+    pub from: Option<std::path::PathBuf>,
+}
+
 #[derive(Debug, Args)]
 pub struct Preflight {
     /// What is about to be stopped: HOST:PORT of a broker or a MySQL server, or a program's name
