@@ -208,6 +208,15 @@ fn what_operators_ask_of_a_new_site(site: &Site, stack: &Stack) {
         words.contains("could not be written") && words.contains("0 in sync, 1 needed"),
         "{words}"
     );
+    let checks = stopped.json["checks"].as_array().unwrap();
+    let of = |check: &str| checks.iter().find(|row| row["check"] == check).unwrap();
+    for well in
+        [&*format!("disk {broker}"), "certificate s0", "clock of s0", "clock of kafka", "s3"]
+    {
+        assert_eq!((&of(well)["state"], &of(well)["fix"]), (&"ok".into(), &().into()), "{well}");
+    }
+    assert!(of("kafka quorum")["detail"].as_str().unwrap().contains("1 of 1 controllers"));
+    assert!(of("kafka without it")["fix"].is_string(), "what is wrong has a fix: {stopped:?}");
     let nobody = site.refused("preflight --stop nobody:1", 64);
     assert!(nobody.contains("nothing here is called nobody:1"), "{nobody}");
     let found = site.run("doctor").json;

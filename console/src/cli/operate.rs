@@ -150,7 +150,7 @@ pub struct Replay {
     /// Only what was parked before.
     #[arg(long, value_name = "TIME")]
     pub until: Option<jiff::Timestamp>,
-    /// Only what was set aside for this reason, one word as the plan shows it in the object's .json.
+    /// Only what was set aside for this reason: one word, as in the .json beside the object.
     #[arg(long)]
     pub reason: Option<String>,
     /// Take copies from this folder, not from quarantine: files named by the objects' 32 digits.

@@ -187,8 +187,8 @@ async fn a_change_that_was_not_finished_goes_on(site: &Site, servers: &Servers) 
     let done = site.ok("shard switchover s0 --consumers-within 0s --yes");
     let (resumed, epoch): (&Json, &Json) = (&done["resumed"], &done["epoch"]);
     assert_eq!((resumed, epoch), (&true.into(), &3.into()), "{done:#}");
-    let listed = site.ok("shard ls");
-    assert_eq!(listed["servers"][0]["server"], servers.at[2].as_str(), "{listed:#}");
     servers.until(1, "SELECT epoch FROM spillway_store.shard_meta", 3).await;
+    let listed = site.run("shard ls").json;
+    assert_eq!(listed["servers"][0]["server"], servers.at[2].as_str(), "{listed:#}");
     assert!(servers.is_fenced(1).await, "the old one follows, read-only");
 }

@@ -1,14 +1,14 @@
 //! `spillway maintenance begin|end|show`: one change at a time, by somebody, for a reason.
 //!
-//! The lock stands in two places. On the MySQL servers (`shared.rs`) it holds for all operators'
-//! machines; in a file beside the journal (`local.rs`) it holds here, also while every MySQL server
+//! The lock stands in two places. On the MySQL servers (`everywhere.rs`) it holds for all operators'
+//! machines; in a file beside the journal (`here.rs`) it holds here, also while every MySQL server
 //! is down. Commands that change servers take both for as long as they run, and refuse while
 //! somebody else has either. An operator's lock ends by itself at a stated time: whoever forgot it
 //! must not stop a failover at night. While it holds, `status serve` says so as a metric, by which
 //! Alertmanager keeps still.
 
-mod local;
-mod shared;
+mod everywhere;
+mod here;
 
 use std::path::{Path, PathBuf};
 
@@ -20,8 +20,8 @@ use crate::cli::Maintenance;
 use crate::consent::{self, Consent, Plan};
 use crate::desk::Desk;
 use crate::failure::{Failure, UsageError};
-use local::Place;
-use shared::Grip;
+use everywhere::Grip;
+use here::Place;
 
 /// How long a command's own file holds if the command is killed.
 const COMMAND_LASTS: jiff::SignedDuration = jiff::SignedDuration::from_mins(15);
@@ -81,7 +81,7 @@ impl Drop for Held {
 /// Takes the lock for a command, or finds that its operator has it already.
 pub async fn hold(desk: &Desk, reason: &str) -> Result<Held, Failure> {
     let (owner, now) = (consent::who(), Timestamp::now());
-    let grip = shared::grip(desk, &desk.shards()?, &format!("{owner}: {reason}")).await?;
+    let grip = everywhere::grip(desk, &desk.shards()?, &format!("{owner}: {reason}")).await?;
     match &grip.holder {
         Some(holder) if holder.owner != owner => {
             return Err(LockFault::Held(Box::new(holder.clone())).into());
@@ -112,13 +112,15 @@ fn hold_at(
     Ok(Some(path.to_owned()))
 }
 
-/// Who holds it now, if anyone: the file's holder, or the servers'. Silence of servers is no fault.
+/// Who holds it now, if anyone. The servers' word goes before the file's, which does not know that
+/// somebody elsewhere took the lock over. Silence of servers is no fault.
 pub async fn holder(desk: &Desk) -> Result<Option<Lock>, LockFault> {
-    let here = Place(&desk.settings.maintenance_file).holder(Timestamp::now())?;
-    match (here, desk.shards()) {
-        (None, Ok(map)) => Ok(shared::holder(desk, &map).await.0),
-        (here, _) => Ok(here),
+    if let Ok(map) = desk.shards()
+        && let (Some(lock), _) = everywhere::holder(desk, &map).await
+    {
+        return Ok(Some(lock));
     }
+    Place(&desk.settings.maintenance_file).holder(Timestamp::now())
 }
 
 pub async fn run(desk: &Desk, command: Maintenance) -> Result<Answer, Failure> {
@@ -161,9 +163,10 @@ async fn begin(
     let place = Place(&desk.settings.maintenance_file);
     let done = async {
         let mut grip =
-            shared::grip(desk, &desk.shards()?, &format!("{}: {reason}", lock.owner)).await?;
+            everywhere::grip(desk, &desk.shards()?, &format!("{}: {reason}", lock.owner)).await?;
         // Whoever was faster while the question stood is not overwritten.
-        check_taken(place.holder(now)?.or(grip.holder.take()), from)?;
+        let found = grip.holder.take();
+        check_taken(if found.is_some() { found } else { place.holder(now)? }, from)?;
         place.remove().and_then(|()| place.take(&lock))?;
         let missed = grip.write(Some(&lock)).await;
         Ok::<_, Failure>((missed, grip))
@@ -204,7 +207,7 @@ async fn end(desk: &Desk, force: bool) -> Result<Answer, Failure> {
     };
     let done = async {
         let words = format!("{}: maintenance end", consent::who());
-        let mut grip = shared::grip(desk, &desk.shards()?, &words).await?;
+        let mut grip = everywhere::grip(desk, &desk.shards()?, &words).await?;
         let missed = grip.write(None).await;
         Place(&desk.settings.maintenance_file).remove()?;
         Ok::<_, Failure>((missed, grip))

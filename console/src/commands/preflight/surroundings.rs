@@ -137,13 +137,14 @@ fn disk(dir: &LogDir) -> (Verdict, String) {
 /// 1.5 GB, as disks are sold.
 pub fn bytes(count: i64) -> String {
     let mut value = count as f64;
-    for unit in ["B", "kB", "MB", "GB"] {
-        if value < 1_000.0 {
-            return format!("{value:.1} {unit}").replace(".0 ", " ");
-        }
-        value /= 1_000.0;
+    let mut units = ["B", "kB", "MB", "GB", "TB"].into_iter();
+    let mut unit = units.next().unwrap_or_default();
+    while value >= 1_000.0
+        && let Some(next) = units.next()
+    {
+        (value, unit) = (value / 1_000.0, next);
     }
-    format!("{value:.1} TB")
+    format!("{value:.1} {unit}").replace(".0 ", " ")
 }
 
 fn controllers(quorum: &Quorum) -> (Verdict, String) {

@@ -260,7 +260,8 @@ fn read_quorum(answer: &[u8]) -> Option<(i16, Quorum)> {
         }
         r.tags()?;
     }
-    Some((code, quorum))
+    // Somebody votes, or it was refused.
+    (code != 0 || !quorum.voters.is_empty()).then_some((code, quorum))
 }
 
 fn voters(r: &mut Reader<'_>) -> Option<Vec<Voter>> {
