@@ -1,11 +1,11 @@
 //! `spillway maintenance begin|end|show`: one change at a time, by somebody, for a reason.
 //!
 //! The lock stands in two places. On the MySQL servers (`everywhere.rs`) it holds for all
-//! operators' machines; in a file beside the journal (`here.rs`) it holds on this one, also while every MySQL
-//! server is down. Commands that change servers take both for as long as they run, and refuse while
-//! somebody else has either. An operator's lock ends by itself at a stated time: whoever forgot it
-//! must not stop a failover at night. While it holds, `status serve` says so as a metric, by which
-//! Alertmanager keeps still.
+//! operators' machines; in a file beside the journal (`here.rs`) it holds on this one, also while
+//! every MySQL server is down. Commands that change servers take both for as long as they run, and
+//! refuse while somebody else has either. An operator's lock ends by itself at a stated time:
+//! whoever forgot it must not stop a failover at night. While it holds, `status serve` says so as a
+//! metric, by which Alertmanager keeps still.
 
 mod everywhere;
 mod here;
