@@ -110,7 +110,7 @@ async fn dispatch(desk: &Desk, command: Command) -> Result<Answer, Failure> {
         Command::Shard(command) => shard::run(desk, command).await,
         Command::Reprocess(command) => reprocess::run(desk, command).await,
         Command::Ingest(command) => ingest::run(desk, command),
-        Command::Maintenance(command) => maintenance::run(desk, command),
+        Command::Maintenance(command) => maintenance::run(desk, command).await,
         Command::Preflight(options) => preflight::run(desk, &options).await,
         Command::Doctor => doctor::run(desk).await,
         Command::Drill(options) => drill::run(desk, &options).await,

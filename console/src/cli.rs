@@ -11,7 +11,7 @@ use spillway_runtime::settings::Dur;
 use crate::status::incidents::{Impact, Phase};
 pub use operate::{
     Admit, Completions, Drill, Failover, Ingest, Ledger, Maintenance, Objects, Preflight, Rebuild,
-    Shard, Switchover,
+    Replay, Shard, Switchover,
 };
 pub use reprocess::{Reprocess, ReprocessRaw, Stretch};
 
@@ -39,20 +39,23 @@ const EXAMPLES: &str = "Examples:
 Exit codes: 0 ok, 1 warning, 2 critical or failed, 64 wrong command line, 78 wrong settings.
 What changes anything prints its plan first and asks; --yes answers, --dry-run only plans.";
 
+/// In `--help` they stand below the command's own.
+const EVERYWHERE: &str = "Options of every command";
+
 /// Options that go with every command.
 #[derive(Debug, Clone, Args)]
 pub struct Options {
     /// Settings (TOML); SPILLWAY__SECTION__KEY in the environment overrides them.
-    #[arg(long, global = true, value_name = "FILE")]
+    #[arg(long, global = true, value_name = "FILE", help_heading = EVERYWHERE)]
     pub config: Option<PathBuf>,
     /// How to print the answer.
-    #[arg(long, global = true, value_enum, default_value = "table")]
+    #[arg(long, global = true, value_enum, default_value = "table", help_heading = EVERYWHERE)]
     pub output: Output,
     /// Print what would be changed, and change nothing.
-    #[arg(long, global = true)]
+    #[arg(long, global = true, help_heading = EVERYWHERE)]
     pub dry_run: bool,
     /// Change it without asking.
-    #[arg(long, global = true)]
+    #[arg(long, global = true, help_heading = EVERYWHERE)]
     pub yes: bool,
 }
 
@@ -267,8 +270,9 @@ pub enum Spill {
     },
     /// Open and judge objects as the recovery worker would; publishes and deletes nothing.
     Verify(Objects),
-    /// Put quarantined objects back for the recovery worker, once their cause is mended.
-    Replay(Objects),
+    /// Put quarantined objects back for the recovery worker, once their cause is mended; or copies
+    /// of objects from a folder.
+    Replay(Replay),
     /// One object's clear header; its batches too if keys_dir has its key.
     Show {
         /// `spill/…` or only the 32 digits.

@@ -9,7 +9,7 @@ use spillway_publisher::KafkaSettings;
 use spillway_recovery_worker::settings::S3Settings;
 use spillway_runtime::mysql::MysqlSettings;
 use spillway_runtime::settings::{
-    AdminSettings, Dur, LogSettings, Problem, Process, Secret, Settings, ShutdownSettings,
+    AdminSettings, Dur, LogSettings, Problem, Process, Secret, Settings, ShutdownSettings, Size,
 };
 
 /// The admin port of `status serve` unless told otherwise.
@@ -88,6 +88,12 @@ pub struct StatusSettings {
     pub incidents_file: PathBuf,
     /// How often everything is looked at anew.
     pub refresh: Dur,
+    /// How often `spillway check` is run, with its canary if `[api]` has a token: its stages become
+    /// metrics for alerts. 0s never does.
+    pub check_every: Dur,
+    /// Size of the disk under each shard's MySQL, which MySQL itself can't tell: for the alert
+    /// before it is full. 0 is not known.
+    pub mysql_disk: Size,
     /// The programs whose metrics are read.
     pub programs: Vec<ProgramSettings>,
 }
@@ -154,6 +160,8 @@ impl Default for StatusSettings {
             history_file: PathBuf::from("/var/lib/spillway/status-history.json"),
             incidents_file: PathBuf::from("/var/lib/spillway/incidents.jsonl"),
             refresh: Dur::from_secs(2),
+            check_every: Dur::from_secs(300),
+            mysql_disk: Size::bytes(0),
             programs: Vec::new(),
         }
     }

@@ -110,12 +110,18 @@ fn an_environment_is_paused_and_admitted_in_the_file_that_the_api_reads() {
 #[test]
 fn the_maintenance_lock_has_a_reason_and_an_owner_and_only_one() {
     let site = offline();
-    assert_eq!(site.ok("maintenance show")["held"], false);
-    let begun = site.ok("maintenance begin --reason kernels --for 1h --yes");
-    assert_eq!((&begun["held"], &begun["reason"]), (&true.into(), &"kernels".into()));
-    assert!(site.refused("maintenance begin --reason mine --yes", 2).contains("kernels"));
-    site.ok("maintenance end --yes");
-    assert!(site.refused("maintenance end --yes", 2).contains("nobody holds"));
+    let hasty = [("SPILLWAY__MYSQL__CONNECT_TIMEOUT", "50ms")];
+    let run = |command: &str| site.run_with(command, &hasty);
+    assert_eq!(run("maintenance show").json["held"], false);
+    let begun = run("maintenance begin --reason kernels --for 1h --yes");
+    assert_eq!((&begun.json["held"], &begun.json["reason"]), (&true.into(), &"kernels".into()));
+    assert_eq!((begun.code, &begun.json["servers"]), (1, &0.into()), "no server was told of it");
+    assert!(run("maintenance begin --reason mine --yes").errors.contains("kernels"));
+    let wrong = run("maintenance begin --reason mine --take-over-from nobody --yes");
+    assert!(wrong.errors.contains("who holds the lock"), "{wrong:?}");
+    assert_eq!(run("maintenance begin --reason x --for 25h --yes").code, 64);
+    assert_eq!(run("maintenance end --yes").json["held"], false);
+    assert!(run("maintenance end --yes").errors.contains("nobody holds"));
 }
 
 #[test]

@@ -7,6 +7,7 @@
 )]
 
 mod browser;
+mod failover;
 mod grafana;
 mod site;
 
@@ -174,6 +175,25 @@ async fn dashboards_run_and_prune_and_hosts_have_charts() {
     stack.stop();
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_takeover_refuses_what_is_unsafe_and_goes_on_where_it_was_broken_off() {
+    let options = StackOptions { servers_only: true, replicas: 2, ..StackOptions::default() };
+    let mut stack = Stack::start(options).await.unwrap();
+    let file = stack.file();
+    let replicas = file.mysql[0].replicas.iter().map(|url| format!("{{ url = {url:?} }}"));
+    let replicas = format!("replicas = [{}]\n", replicas.collect::<Vec<_>>().join(", "));
+    let settings = format!(
+        "remote_deadline = \"5s\"\nkafka.brokers = [{:?}]\nmysql.connect_timeout = \"1s\"\n\
+         replication = {{ user = \"stack_replication\", password = \"stack\" }}\n",
+        file.kafka
+    );
+    let site = Site::new(&(shards(&file.mysql[0].primary, 8) + &replicas), &settings);
+    site.ok("migrate --yes");
+    site.ok("topics create --yes");
+    failover::is_rehearsed(&site, &stack).await;
+    stack.stop();
+}
+
 fn what_operators_ask_of_a_new_site(site: &Site, stack: &Stack) {
     let unheard =
         "ledger 00000000-0000-0000-0000-000000000001/00000000-0000-0000-0000-000000000002/3";
@@ -188,6 +208,16 @@ fn what_operators_ask_of_a_new_site(site: &Site, stack: &Stack) {
         words.contains("could not be written") && words.contains("0 in sync, 1 needed"),
         "{words}"
     );
+    let checks = stopped.json["checks"].as_array().unwrap();
+    let of = |check: &str| checks.iter().find(|row| row["check"] == check).unwrap();
+    // How full this machine's own disk is, is not ours to judge.
+    let disk = of(&format!("disk {broker}"));
+    assert!(disk["detail"].as_str().unwrap().contains(" free, logs "), "{disk:#}");
+    for well in ["certificate s0", "clock of s0", "clock of kafka", "s3"] {
+        assert_eq!((&of(well)["state"], &of(well)["fix"]), (&"ok".into(), &().into()), "{well}");
+    }
+    assert!(of("kafka quorum")["detail"].as_str().unwrap().contains("1 of 1 controllers"));
+    assert!(of("kafka without it")["fix"].is_string(), "what is wrong has a fix: {stopped:?}");
     let nobody = site.refused("preflight --stop nobody:1", 64);
     assert!(nobody.contains("nothing here is called nobody:1"), "{nobody}");
     let found = site.run("doctor").json;

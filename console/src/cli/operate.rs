@@ -26,6 +26,11 @@ pub enum Shard {
     Failover(Failover),
     /// Let a server follow its shard's primary again, as after a failover.
     Rebuild(Rebuild),
+    /// Let the primary be written to again, after a change that was broken off and is not wanted.
+    Unfence {
+        /// The shard's name in shards.toml.
+        shard: String,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -66,7 +71,7 @@ pub struct Rebuild {
 
 #[derive(Debug, Subcommand)]
 pub enum Maintenance {
-    /// Take the lock: nobody else changes servers until you end it.
+    /// Take the lock: nobody else changes servers until you end it, and alerts keep still.
     Begin {
         /// Why; everybody who is refused is told.
         #[arg(long)]
@@ -74,6 +79,9 @@ pub enum Maintenance {
         /// After this it no longer holds anyone up.
         #[arg(long = "for", default_value = "2h")]
         lasts: Dur,
+        /// Take it away from whom `maintenance show` names as owner, word for word.
+        #[arg(long, value_name = "OWNER")]
+        take_over_from: Option<String>,
     },
     /// Give the lock back.
     End {
@@ -126,6 +134,28 @@ pub struct Objects {
     /// Go on behind this key, where an earlier run was ended.
     #[arg(long, value_name = "KEY")]
     pub resume_after: Option<String>,
+}
+
+/// Which objects `spill replay` puts back.
+#[derive(Debug, Args)]
+pub struct Replay {
+    #[command(flatten)]
+    pub objects: Objects,
+    /// Only this environment's, as the token inside the seal says; keys_dir must have the key.
+    #[arg(long)]
+    pub environment: Option<String>,
+    /// Only what was parked then or later, like 2026-11-22T01:30:00Z.
+    #[arg(long, value_name = "TIME")]
+    pub since: Option<jiff::Timestamp>,
+    /// Only what was parked before.
+    #[arg(long, value_name = "TIME")]
+    pub until: Option<jiff::Timestamp>,
+    /// Only what was set aside for this reason: one word, as in the .json beside the object.
+    #[arg(long)]
+    pub reason: Option<String>,
+    /// Take copies from this folder, not from quarantine: files named by the objects' 32 digits.
+    #[arg(long, value_name = "DIR")]
+    pub from: Option<std::path::PathBuf>,
 }
 
 #[derive(Debug, Args)]

@@ -54,7 +54,7 @@ impl Lines {
 
 pub async fn run(desk: &Desk) -> Result<Answer, Failure> {
     let mut lines = Lines::default();
-    files(desk, &mut lines);
+    files(desk, &mut lines).await;
     let map = match desk.shards() {
         Ok(map) => Some(map),
         Err(error) => {
@@ -87,7 +87,7 @@ pub async fn run(desk: &Desk) -> Result<Answer, Failure> {
     Ok(answer)
 }
 
-fn files(desk: &Desk, lines: &mut Lines) {
+async fn files(desk: &Desk, lines: &mut Lines) {
     let settings = &desk.settings;
     for (what, path) in
         [("journal", &settings.journal_file), ("maintenance lock", &settings.maintenance_file)]
@@ -102,7 +102,7 @@ fn files(desk: &Desk, lines: &mut Lines) {
         }
     }
     keys(&settings.keys_dir, lines);
-    match maintenance::holder(desk) {
+    match maintenance::holder(desk).await {
         Ok(Some(lock)) => {
             let detail = format!("held by {} until {}: {}", lock.owner, lock.until, lock.reason);
             let fix = "spillway maintenance end, when that work is done";

@@ -23,6 +23,7 @@ pub mod hosts;
 pub mod routes;
 pub mod serve;
 pub mod export;
+pub mod probe;
 pub mod watch;
 
 use crate::answer::Answer;

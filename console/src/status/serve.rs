@@ -20,6 +20,7 @@ use super::gather::{self, Gatherer};
 use super::history::HistoryFile;
 use super::incidents;
 use super::page::Facts;
+use super::probe;
 use super::rendered::Rendered;
 use super::routes::{self, Desk, Door};
 use super::snapshot::Snapshot;
@@ -56,6 +57,7 @@ pub async fn run(settings: ConsoleSettings, context: Context) -> Result<Drained,
     };
     let shared = Shared::default();
     let metrics = context.metrics.register(watch::Metrics::register);
+    let tried = context.metrics.register(probe::Metrics::register);
     let mut history = HistoryFile::open(&settings.status.history_file);
     let (mut gatherer, snapshot) =
         gather::first(&settings).await.map_err(|failure| failure.sentence())?;
@@ -69,7 +71,8 @@ pub async fn run(settings: ConsoleSettings, context: Context) -> Result<Drained,
     tokio::select! {
         () = accept(front, desk.clone(), Door::Operators) => {}
         () = accept_if(public, desk) => {}
-        () = watch::run(hurried, metrics.clone()) => {}
+        () = watch::run(Arc::clone(&hurried), metrics.clone()) => {}
+        () = probe::run(Arc::new(settings.clone()), tried) => {}
         () = refresh(&mut gatherer, &settings.status, &shared, keep) => {}
         () = context.shutdown.wait() => {}
     }

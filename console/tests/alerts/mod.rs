@@ -81,7 +81,7 @@ fn registered() -> BTreeSet<String> {
         ("consumer", &["consumer/src/metrics.rs", "lib/publisher/src/metrics.rs"]),
         ("recovery", &["recovery-worker/src/metrics.rs", "lib/publisher/src/metrics.rs"]),
         ("keeper", &["keeper/src/metrics.rs"]),
-        ("console", &["console/src/status/watch.rs"]),
+        ("console", &["console/src/status/watch.rs", "console/src/status/probe.rs"]),
     ];
     let mut names = BTreeSet::new();
     for (program, files) in PROGRAMS {

@@ -215,3 +215,14 @@ CREATE TABLE IF NOT EXISTS spillway_store.gap_ages (
 -- 24 h in a spool and 72 h in S3; an agent that said nothing for 15 minutes is silent.
 INSERT IGNORE INTO spillway_store.gap_ages (id, longest_life_s, silent_after_s)
 VALUES (1, 345600, 900);
+
+-- One row (id 1) while an operator holds the lock of `spillway maintenance`; every shard has it, and
+-- one that is over counts as none.
+CREATE TABLE IF NOT EXISTS spillway_store.maintenance (
+  id TINYINT UNSIGNED NOT NULL DEFAULT 1,
+  owner VARCHAR(255) NOT NULL,
+  reason VARCHAR(255) NOT NULL,
+  since_at BIGINT NOT NULL,
+  until_at BIGINT NOT NULL,
+  PRIMARY KEY (id)
+) ENGINE=InnoDB ROW_FORMAT=DYNAMIC DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin;

@@ -5,13 +5,19 @@
 //! becomes writable and learns the next epoch → shards.toml names it. Consumers that still hold the
 //! old primary can write nothing there, and find the new one by the file. Whatever the replica
 //! lacks, its `positions` lack too, so the consumers replay it from Kafka: nothing is copied here.
+//!
+//! A console that dies in the middle leaves each step done or not done, and the servers tell which:
+//! the same command again goes on (`unfinished.rs`), and `unfence` gives a fenced primary back.
 
+mod candidate;
 mod file;
 mod ls;
 mod promote;
 mod rebuild;
 mod replay;
 mod server;
+mod unfence;
+mod unfinished;
 
 pub use ls::servers;
 
@@ -56,8 +62,7 @@ pub enum ShardFault {
     #[error("{address} does not follow {primary}, but {found}")]
     FollowsAnother { address: String, primary: String, found: String },
     #[error(
-        "{address} did not have all of the primary's transactions after {after}; the primary was \
-         made writable again, nothing is changed"
+        "{address} did not have all of the primary's transactions after {after}; nothing is changed"
     )]
     NotCaughtUp { address: String, after: String },
     #[error(
@@ -77,6 +82,32 @@ pub enum ShardFault {
          at work"
     )]
     Raced { address: String, expected: u32 },
+    #[error(
+        "--primary-is-gone names {gone}, but shards.toml says that {found} is primary (epoch \
+         {epoch}): a change was done already, or this is another shard. Nothing was changed; \
+         `spillway shard ls` shows who is what"
+    )]
+    GoneIsNoPrimary { gone: String, found: String, epoch: u32 },
+    #[error(
+        "{cause}; and {address} is still fenced ({why}): `spillway shard unfence {shard}` lets it \
+         be written to again"
+    )]
+    LeftFenced { address: String, shard: String, cause: String, why: String },
+    #[error(
+        "while you were asked, {address} became primary of {shard} (epoch {epoch}): somebody else \
+         was faster; nothing was changed here. Run it again to go on with that"
+    )]
+    Overtaken { address: String, shard: String, epoch: u32 },
+    #[error(
+        "{address} is primary of epoch {epoch} already: {fenced} must stay fenced. `spillway shard \
+         switchover` goes on with that change"
+    )]
+    Succeeded { address: String, epoch: u32, fenced: String },
+    #[error(
+        "{address} can be written to and follows nobody: with {fenced} writable too there would be \
+         two primaries. `spillway shard rebuild` lets it follow first"
+    )]
+    TwoPrimaries { address: String, fenced: String },
     #[error("set [replication] user and password_file in spillway.toml: as whom a replica follows")]
     NoReplicationUser,
     #[error("{address} does not follow after {after}: {state}")]
@@ -93,6 +124,7 @@ pub async fn run(desk: &Desk, command: cli::Shard) -> Result<Answer, Failure> {
         }
         cli::Shard::Failover(failover) => promote::run(desk, &failover, true).await,
         cli::Shard::Rebuild(options) => rebuild::run(desk, &options).await,
+        cli::Shard::Unfence { shard } => unfence::run(desk, &shard).await,
     }
 }
 

@@ -6,10 +6,11 @@ use spillway_runtime::mysql_url::MysqlUrl;
 use spillway_runtime::program::chain;
 use spillway_runtime::shards::{Shard, ShardMap};
 
+use super::candidate::{Candidate, Replicas, check_meta};
 use super::file::{self, Change};
 use super::replay::{self, Replay};
-use super::server::{LOOK_EVERY, Member, Status, transactions};
-use super::{ShardFault, address, same, shard, typed};
+use super::server::{LOOK_EVERY, Member, Status};
+use super::{ShardFault, address, same, shard, typed, unfinished};
 use crate::answer::{Answer, Verdict, duration};
 use crate::cli::{Failover, Switchover};
 use crate::commands::maintenance;
@@ -17,14 +18,8 @@ use crate::consent::{Consent, Plan};
 use crate::desk::Desk;
 use crate::failure::Failure;
 
-/// A server that is about to take over, and what is known of it.
-struct Candidate {
-    member: Member,
-    status: Status,
-}
-
 /// The old primary: alive and to be fenced, or gone by the operator's word.
-enum Old {
+pub enum Old {
     Alive(Box<Member>, Box<Status>),
     Gone,
 }
@@ -35,15 +30,24 @@ pub async fn run(desk: &Desk, failover: &Failover, is_failover: bool) -> Result<
     let shard = shard(&map, &how.shard)?;
     check_expected(shard, how)?;
     file::check_writable(&desk.settings.shards_file)?;
+    check_gone(shard, failover)?;
+    let mut replicas = Replicas::ask(desk, shard).await;
+    if let Some(new) = unfinished::promoted(shard, &mut replicas) {
+        return unfinished::finish(desk, (&map, shard), (failover, action), new).await;
+    }
     let mut old = old_primary(desk, shard, failover, is_failover).await?;
-    let mut new = candidate(desk, shard, how).await?;
-    check_candidate(shard, &new, &old)?;
+    if let Old::Alive(member, status) = &old {
+        check_meta(shard, member, status)?;
+    }
+    let mut new = replicas.choose(shard, how)?;
+    new.check(shard, &old, is_failover)?;
     let replay = foreseen(desk, &map, shard, &new, &mut old).await?;
     let mut answer = Answer::default();
     answer.fact("shard", shard.name.clone()).fact("old_primary", address(&shard.primary));
     answer.fact("new_primary", new.member.address.clone()).fact("epoch", shard.epoch + 1);
     replay.tell(&mut answer);
-    let steps = steps(desk, (shard, how), &new, &old, &replay);
+    let mut steps = steps(desk, (shard, failover), &new, &old, &replay);
+    steps.extend(replicas.left_out(&new));
     let entry = match desk.ask(&Plan { action, steps })? {
         Consent::Nothing(why) => {
             answer.note(replay.sentence()).note(why);
@@ -52,30 +56,42 @@ pub async fn run(desk: &Desk, failover: &Failover, is_failover: bool) -> Result<
         Consent::Given(entry) => entry,
     };
     let done = async {
-        let _lock = maintenance::hold(desk, &format!("{action} {}", shard.name))?;
+        let _lock = maintenance::hold(desk, &format!("{action} {}", shard.name)).await?;
+        unfinished::unchanged(desk, shard).await?;
         take_over(desk, (&map, shard), (how, is_failover), &mut old, &mut new).await
     };
     let replay = entry.end(done.await)?;
     replay.tell(&mut answer);
-    answer.note(replay.sentence());
+    let sentence = replay.sentence();
+    answer.note(sentence.clone());
+    tell(desk, (&map, shard), (how, action), (&old, &mut new), (&sentence, &mut answer)).await;
+    Ok(answer)
+}
+
+/// The end of every change: the event, whoever is to follow, and the consumers.
+pub async fn tell(
+    desk: &Desk,
+    (map, shard): (&ShardMap, &Shard),
+    (how, action): (&Switchover, &str),
+    (old, new): (&Old, &mut Candidate),
+    (what, answer): (&str, &mut Answer),
+) {
     answer.note(format!(
         "{} is changed here; consumers, keeper and consoles on other machines need the same file.",
         desk.settings.shards_file.display()
     ));
     let sentence = format!(
-        "{}: {} took over from {}, epoch {}; {}",
+        "{}: {} took over from {}, epoch {}; {what}",
         shard.name,
         new.member.address,
         address(&shard.primary),
         shard.epoch + 1,
-        replay.sentence()
     );
     if let Err(fault) = new.member.note_event(&action.replace("shard ", ""), &sentence).await {
         answer.trouble(Verdict::Warning, format!("not in events: {}", chain(&fault)));
     }
-    follow_up(desk, (shard, how), &old, &new, &mut answer).await;
-    await_consumers(&map, shard, how, &mut new.member, &mut answer).await;
-    Ok(answer)
+    follow_up(desk, (shard, how), old, new, answer).await;
+    await_consumers(map, shard, how, &mut new.member, answer).await;
 }
 
 fn check_expected(shard: &Shard, how: &Switchover) -> Result<(), Failure> {
@@ -89,8 +105,21 @@ fn check_expected(shard: &Shard, how: &Switchover) -> Result<(), Failure> {
     }
 }
 
-/// Reached and sound, or gone because the operator says so by name.
-async fn old_primary(
+/// Whoever names another server as gone than the one that is primary acts on an old picture: after
+/// a change that was done already, the new primary would be taken away.
+fn check_gone(shard: &Shard, failover: &Failover) -> Result<(), Failure> {
+    let Some(gone) = &failover.primary_is_gone else { return Ok(()) };
+    match same(&typed(gone)?, &shard.primary) {
+        true => Ok(()),
+        false => {
+            let (gone, found) = (gone.clone(), address(&shard.primary));
+            Err(ShardFault::GoneIsNoPrimary { gone, found, epoch: shard.epoch }.into())
+        }
+    }
+}
+
+/// Reached, or gone because the operator says so by name.
+pub async fn old_primary(
     desk: &Desk,
     shard: &Shard,
     failover: &Failover,
@@ -102,7 +131,6 @@ async fn old_primary(
     };
     let fault = match reached {
         Ok((member, status)) => {
-            check_meta(shard, &member, &status)?;
             return Ok(Old::Alive(Box::new(member), Box::new(status)));
         }
         Err(fault) => fault,
@@ -110,87 +138,14 @@ async fn old_primary(
     if !is_failover {
         return Err(ShardFault::PrimaryGone(chain(&fault)).into());
     }
-    let named = failover.primary_is_gone.as_deref().map(typed).transpose()?;
-    match named.is_some_and(|named| same(&named, &shard.primary)) {
+    // `check_gone` saw to it that this names no other server.
+    match failover.primary_is_gone.is_some() {
         true => Ok(Old::Gone),
         false => {
             let (address, cause) = (address(&shard.primary), fault.cause.to_string());
             Err(ShardFault::NotFenced { address, cause }.into())
         }
     }
-}
-
-fn check_meta(shard: &Shard, member: &Member, status: &Status) -> Result<(), ShardFault> {
-    let address = member.address.clone();
-    if status.gtids.is_empty() {
-        return Err(ShardFault::NoGtids(address));
-    }
-    if status.shard.as_ref() != Some(&shard.name) {
-        let (expected, found) = (shard.name.clone(), status.shard.clone());
-        return Err(ShardFault::OtherShard { address, expected, found });
-    }
-    match status.epoch {
-        Some(found) if found != shard.epoch => {
-            Err(ShardFault::Epoch { address, expected: shard.epoch, found })
-        }
-        _ => Ok(()),
-    }
-}
-
-/// The named replica, or of those that answer the one that has most transactions.
-async fn candidate(desk: &Desk, shard: &Shard, how: &Switchover) -> Result<Candidate, Failure> {
-    let urls: Vec<&MysqlUrl> = shard.replicas.iter().map(|replica| &replica.url).collect();
-    if let Some(to) = &how.to {
-        let asked = typed(to)?;
-        let Some(url) = urls.iter().find(|url| same(url, &asked)) else {
-            let known = urls.iter().map(|url| address(url)).collect::<Vec<_>>().join(", ");
-            let (asked, shard) = (to.clone(), shard.name.clone());
-            return Err(ShardFault::NotAReplica { asked, shard, known }.into());
-        };
-        let mut member = Member::connect(desk, shard, url).await?;
-        let status = member.status().await?;
-        return Ok(Candidate { member, status });
-    }
-    let mut best: Option<Candidate> = None;
-    let mut last = None;
-    for url in urls {
-        let reached = match Member::connect(desk, shard, url).await {
-            Ok(mut member) => member.status().await.map(|status| Candidate { member, status }),
-            Err(fault) => Err(fault),
-        };
-        match reached {
-            Ok(found) => {
-                let more = |best: &Candidate| has(&found.status) > has(&best.status);
-                if best.as_ref().is_none_or(more) {
-                    best = Some(found);
-                }
-            }
-            Err(fault) => last = Some(fault),
-        }
-    }
-    match (best, last) {
-        (Some(best), _) => Ok(best),
-        (None, Some(fault)) => Err(fault.into()),
-        (None, None) => Err(ShardFault::NoReplica(shard.name.clone()).into()),
-    }
-}
-
-/// Transactions that a server has, applied or at least received.
-fn has(status: &Status) -> u64 {
-    let received = status.follows.as_ref().map_or(0, |follows| transactions(&follows.received));
-    transactions(&status.gtids).max(received)
-}
-
-fn check_candidate(shard: &Shard, new: &Candidate, old: &Old) -> Result<(), ShardFault> {
-    check_meta(shard, &new.member, &new.status)?;
-    let Old::Alive(_, primary) = old else { return Ok(()) };
-    let found = match &new.status.follows {
-        Some(follows) if follows.uuid == primary.uuid => return Ok(()),
-        Some(follows) => format!("{}:{}", follows.host, follows.port),
-        None => "nobody".to_owned(),
-    };
-    let address = new.member.address.clone();
-    Err(ShardFault::FollowsAnother { address, primary: super::address(&shard.primary), found })
 }
 
 async fn foreseen(
@@ -211,16 +166,20 @@ async fn foreseen(
 
 fn steps(
     desk: &Desk,
-    (shard, how): (&Shard, &Switchover),
+    (shard, failover): (&Shard, &Failover),
     new: &Candidate,
     old: &Old,
     replay: &Replay,
 ) -> Vec<String> {
+    let how = &failover.how;
     let (to, primary) = (&new.member.address, address(&shard.primary));
     let catch_up = duration(how.catch_up.get().as_secs_f64());
     let mut steps = Vec::new();
     match old {
         Old::Alive(..) => {
+            if failover.primary_is_gone.is_some() {
+                steps.push(format!("note that {primary} is not gone: it answers"));
+            }
             steps.push(format!("fence {primary}: super_read_only, nobody writes there any more"));
             steps.push(format!("wait up to {catch_up} until {to} has all of it"));
         }
@@ -247,18 +206,42 @@ async fn take_over(
     old: &mut Old,
     new: &mut Candidate,
 ) -> Result<Replay, Failure> {
-    let mut keep_old = false;
+    let replay = match prepare(desk, (map, shard), (how, is_failover), old, new).await {
+        Ok(replay) => replay,
+        Err(failure) => return Err(give_back(desk, shard, old, failure).await),
+    };
+    new.member.promote().await?;
+    new.member.raise_epoch(&shard.name, shard.epoch).await?;
+    progress(&format!("{} is primary of epoch {}", new.member.address, shard.epoch + 1));
+    let keep_old = matches!(old, Old::Alive(..));
+    let change = Change::Promote { replica: &new.member.url, keep_old };
+    let text = file::changed(&desk.settings.shards_file, &shard.name, &change)?;
+    file::write(&desk.settings.shards_file, &text)?;
+    progress(&format!("{} names it", desk.settings.shards_file.display()));
+    Ok(replay)
+}
+
+/// The old primary fenced, and the replica with all that it can have.
+async fn prepare(
+    desk: &Desk,
+    (map, shard): (&ShardMap, &Shard),
+    (how, is_failover): (&Switchover, bool),
+    old: &mut Old,
+    new: &mut Candidate,
+) -> Result<Replay, Failure> {
     match old {
         Old::Alive(member, status) => {
             member.fence().await?;
             progress(&format!("{} is fenced", member.address));
-            **status = member.status().await?;
-            keep_old = true;
-            new.member.apply_received().await?;
+            // Whether it was fenced before decides what undoing means, so that is kept.
+            let before = status.read_only;
+            **status = Status { read_only: before, ..member.status().await? };
+            if new.status.follows.is_some() {
+                new.member.apply_received().await?;
+            }
             let caught_up = new.member.has(&status.gtids, how.catch_up.get()).await;
             // A failover goes on with what the replica has; the rest is replayed.
             if !matches!(caught_up, Ok(true)) && !is_failover {
-                member.unfence().await?;
                 caught_up?;
                 let address = new.member.address.clone();
                 let after = duration(how.catch_up.get().as_secs_f64());
@@ -274,18 +257,34 @@ async fn take_over(
         }
     }
     new.status = new.member.status().await?;
-    let replay = foreseen(desk, map, shard, new, old).await?;
-    new.member.promote().await?;
-    new.member.raise_epoch(&shard.name, shard.epoch).await?;
-    progress(&format!("{} is primary of epoch {}", new.member.address, shard.epoch + 1));
-    let change = Change::Promote { replica: &new.member.url, keep_old };
-    let text = file::changed(&desk.settings.shards_file, &shard.name, &change)?;
-    file::write(&desk.settings.shards_file, &text)?;
-    progress(&format!("{} names it", desk.settings.shards_file.display()));
-    Ok(replay)
+    foreseen(desk, map, shard, new, old).await
 }
 
-fn progress(sentence: &str) {
+/// The old primary writable again, as it was; the failure, with what could not be undone.
+async fn give_back(desk: &Desk, shard: &Shard, old: &Old, failure: Failure) -> Failure {
+    let Old::Alive(member, before) = old else { return failure };
+    if before.read_only {
+        return failure;
+    }
+    // Its own connection may be in the middle of what failed.
+    let undone = match Member::connect(desk, shard, &member.url).await {
+        Ok(mut member) => member.unfence().await,
+        Err(fault) => Err(fault),
+    };
+    match undone {
+        Ok(()) => {
+            progress(&format!("{} is writable again", member.address));
+            failure
+        }
+        Err(fault) => {
+            let (cause, why) = (failure.sentence(), chain(&fault));
+            let (address, shard) = (member.address.clone(), shard.name.clone());
+            ShardFault::LeftFenced { address, shard, cause, why }.into()
+        }
+    }
+}
+
+pub fn progress(sentence: &str) {
     eprintln!("  {sentence}");
 }
 

@@ -51,7 +51,7 @@ pub async fn run(desk: &Desk, options: &Rebuild) -> Result<Answer, Failure> {
         Consent::Given(entry) => entry,
     };
     let done = async {
-        let _lock = maintenance::hold(desk, &format!("shard rebuild {}", shard.name))?;
+        let _lock = maintenance::hold(desk, &format!("shard rebuild {}", shard.name)).await?;
         follow(desk, shard, &url, &shard.primary, RUNS_WITHIN).await?;
         if known.is_none() {
             let change = Change::AddReplica(&url);

@@ -1,6 +1,7 @@
 //! `spillway spill ls|show|verify|replay`: what is parked in S3, and what is in it.
 
 pub mod replay;
+pub mod select;
 pub mod verify;
 
 use jiff::Timestamp;

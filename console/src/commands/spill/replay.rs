@@ -1,4 +1,5 @@
-//! `spillway spill replay`: quarantined objects back under `spill/`, for the recovery worker.
+//! `spillway spill replay`: quarantined objects, or copies of objects in a folder (an archive, a
+//! versioned bucket's older state), back under `spill/`, for the recovery worker.
 //!
 //! The worker publishes, proves and retires; this only puts the bytes back where it looks, and
 //! reads them back. The copy in quarantine stays until the worker has drained the object and an
@@ -7,22 +8,18 @@
 
 use serde_json::Value as Json;
 use spillway_proto::limits::SEALED_OBJECT_BYTES_MAX;
-use spillway_proto::object_key::{ObjectKey, SPILL_PREFIX};
+use spillway_proto::object_key::ObjectKey;
 use spillway_recovery_worker::bucket::{Bucket, Condition};
 use spillway_recovery_worker::bucket_error::BucketError;
-use spillway_recovery_worker::quarantine::{QUARANTINE_PREFIX, quarantine_key};
 
-use super::{Pace, bucket, named};
+use super::select::{Aside, Source, choose};
+use super::{Pace, bucket};
 use crate::answer::{Answer, Verdict};
-use crate::cli::Objects;
+use crate::cli::Replay;
 use crate::consent::{Consent, Plan};
 use crate::desk::Desk;
 use crate::failure::Failure;
 
-/// A reason's file is some KiB.
-const REASON_BYTES_MAX: u64 = 256 * 1024;
-/// Listing pages read at most: a million names.
-const PAGES_MAX: usize = 1_000;
 /// Between two lines of progress.
 const PROGRESS_EVERY: usize = 50;
 /// Objects whose reasons the plan names one by one.
@@ -33,22 +30,31 @@ const PLANNED_MAX: usize = 20;
 pub enum ReplayFault {
     #[error(transparent)]
     Bucket(#[from] BucketError),
-    #[error("what was put back is not what lies in quarantine")]
+    #[error("what was put back is not what was read")]
     Differs,
+    #[error("{} can't be read: {cause}", path.display())]
+    File { path: std::path::PathBuf, cause: std::io::Error },
+    #[error("{} is larger than any object of ours", path.display())]
+    TooLarge { path: std::path::PathBuf },
 }
 
-/// An object in quarantine, and why it is there.
-struct Aside {
-    key: ObjectKey,
-    reason: String,
-}
-
-pub async fn run(desk: &Desk, options: &Objects) -> Result<Answer, Failure> {
+pub async fn run(desk: &Desk, options: &Replay) -> Result<Answer, Failure> {
     let bucket = bucket(desk)?;
-    let wanted = chosen(&bucket, options).await?;
+    let source = match &options.from {
+        Some(dir) => Source::Folder(dir.clone()),
+        None => Source::Quarantine(bucket.clone()),
+    };
+    let chosen = choose(desk, options, &source).await?;
+    let (wanted, rate) = (chosen.objects, options.objects.rate);
     let mut answer = Answer::default();
-    answer.fact("quarantined", wanted.len());
-    let entry = match desk.ask(&Plan { action: "spill replay", steps: steps(&wanted, options) })? {
+    answer.fact("chosen", wanted.len());
+    if chosen.unknown > 0 {
+        answer.fact("unknown_environment", chosen.unknown);
+        let text = "of some objects the environment can't be known here: their private key is not \
+                    in keys_dir, or their token has no row";
+        answer.trouble(Verdict::Warning, text);
+    }
+    let entry = match desk.ask(&Plan { action: "spill replay", steps: steps(&wanted, rate) })? {
         Consent::Nothing(why) => {
             answer.section("objects", &["key", "reason"]).rows = wanted
                 .iter()
@@ -60,14 +66,14 @@ pub async fn run(desk: &Desk, options: &Objects) -> Result<Answer, Failure> {
         Consent::Given(entry) => entry,
     };
     let (mut rows, mut last): (Vec<Vec<Json>>, _) = (Vec::new(), None);
-    let (mut back, mut failed, mut pace) = (0_u64, 0_u64, Pace::new(options.rate));
+    let (mut back, mut failed, mut pace) = (0_u64, 0_u64, Pace::new(rate));
     for (done, object) in wanted.iter().enumerate() {
         pace.next().await;
         if done > 0 && done % PROGRESS_EVERY == 0 {
             eprintln!("  {done} of {} objects put back", wanted.len());
         }
         let key = object.key.as_str();
-        match put_back(&bucket, &object.key).await {
+        match put_back(&bucket, &source, &object.key).await {
             Ok(state) => {
                 back += 1;
                 last = Some(key.to_owned());
@@ -83,71 +89,35 @@ pub async fn run(desk: &Desk, options: &Objects) -> Result<Answer, Failure> {
     answer.fact("put_back", back).fact("failed", failed).fact("last_key", last);
     answer.section("objects", &["key", "state", "detail"]).rows = rows;
     if failed > 0 {
-        answer
-            .trouble(Verdict::Critical, "some objects stay in quarantine; nothing of them is lost");
+        answer.trouble(
+            Verdict::Critical,
+            "some objects stay where they are; nothing of them is lost",
+        );
     }
     answer.note("The recovery worker takes them now; `spillway spill ls` shows them until it has.");
     answer.note("If the cause is not mended, they come back to quarantine with the same reason.");
     Ok(answer)
 }
 
-fn steps(wanted: &[Aside], options: &Objects) -> Vec<String> {
+fn steps(wanted: &[Aside], rate: std::num::NonZeroU32) -> Vec<String> {
     let mut steps: Vec<String> = wanted
         .iter()
         .take(PLANNED_MAX)
         .map(|object| format!("put back {} (it was set aside: {})", object.key, object.reason))
         .collect();
     if let Some(others) = wanted.len().checked_sub(PLANNED_MAX).filter(|others| *others > 0) {
-        steps.push(format!("put back {others} others, at most {} a second", options.rate));
+        steps.push(format!("put back {others} others, at most {rate} a second"));
     }
     steps
 }
 
-async fn chosen(bucket: &Bucket, options: &Objects) -> Result<Vec<Aside>, Failure> {
-    let mut keys = match options.keys.is_empty() {
-        true => listed(bucket).await?,
-        false => options.keys.iter().map(|key| named(key)).collect::<Result<Vec<_>, _>>()?,
-    };
-    // By name: quarantine's order does not matter, and a resumed run needs a fixed one.
-    keys.sort_unstable();
-    if let Some(after) = &options.resume_after {
-        let after = named(after)?;
-        keys.retain(|key| *key > after);
-    }
-    keys.truncate(options.limit);
-    let mut wanted = Vec::with_capacity(keys.len());
-    for key in keys {
-        let reason = reason(bucket, &key).await;
-        wanted.push(Aside { key, reason });
-    }
-    Ok(wanted)
-}
-
-async fn listed(bucket: &Bucket) -> Result<Vec<ObjectKey>, Failure> {
-    let (mut keys, mut after) = (Vec::new(), None);
-    for _ in 0..PAGES_MAX {
-        let (names, next) = bucket.list_names(QUARANTINE_PREFIX, after).await?;
-        let objects = names.iter().filter_map(|n| ObjectKey::parse(&format!("{SPILL_PREFIX}{n}")));
-        keys.extend(objects);
-        after = next;
-        if after.is_none() {
-            break;
-        }
-    }
-    Ok(keys)
-}
-
-async fn reason(bucket: &Bucket, key: &ObjectKey) -> String {
-    let path = format!("{}.json", quarantine_key(key));
-    let text = bucket.get(&path, None, REASON_BYTES_MAX).await.ok();
-    let json: Option<Json> = text.and_then(|(bytes, _)| serde_json::from_slice(&bytes).ok());
-    let detail = json.as_ref().and_then(|json| json.get("detail")).and_then(Json::as_str);
-    detail.unwrap_or("its reason can't be read").to_owned()
-}
-
-async fn put_back(bucket: &Bucket, key: &ObjectKey) -> Result<&'static str, ReplayFault> {
+async fn put_back(
+    bucket: &Bucket,
+    source: &Source,
+    key: &ObjectKey,
+) -> Result<&'static str, ReplayFault> {
     let bytes_max = SEALED_OBJECT_BYTES_MAX as u64;
-    let (bytes, _) = bucket.get(&quarantine_key(key), None, bytes_max).await?;
+    let bytes = source.read(key).await?;
     match bucket.put(key.as_str(), bytes.clone(), Condition::Absent).await {
         Ok(_) => {}
         Err(BucketError::Changed(_)) => return Ok("there already"),

@@ -3,6 +3,7 @@
 
 mod layout;
 mod records;
+pub mod wire;
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};

@@ -2,8 +2,10 @@
 //!
 //! Each thing that is about to be stopped is taken away in thought, all of them together, and what
 //! is left is held against what must be: in-sync copies for every partition, a primary and a
-//! replica for every shard, one of each program. What can't be seen from here (the controllers'
-//! quorum, disks of other machines) is said, not assumed.
+//! replica for every shard, one of each program, and against what all of it stands on
+//! (`surroundings.rs`). What can't be seen from here, like MySQL's disks, is said, not assumed.
+
+mod surroundings;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -25,6 +27,25 @@ use crate::reach::mysql::Server;
 const HEADROOM_S_MIN: i64 = 24 * 3_600;
 /// A token that ends sooner needs somebody's attention.
 const TOKEN_DAYS_MIN: i64 = 14;
+/// What to do about a check that is not ok, by the first word of its name.
+const FIXES: [(&str, &str); 16] = [
+    ("maintenance", "wait for its end; or maintenance begin --take-over-from"),
+    ("kafka copies", "bring the broker back, and wait until its copies are in sync"),
+    ("kafka quorum", "bring the controllers back first; stop one node at a time"),
+    ("kafka without", "wait until all copies are in sync; or not this one"),
+    ("kafka", "is it up, and is kafka.brokers right? See `spillway doctor`"),
+    ("mysql", "`spillway shard ls` tells which; then shard switchover or rebuild"),
+    ("ingest-api", "start another one first"),
+    ("lag", "`spillway lag --watch`; is a consumer running?"),
+    ("partitions", "the keeper makes them: does it run, and does a long query hold it?"),
+    ("tokens", "`spillway token create`, roll it out, then revoke the old one"),
+    ("certificate", "renew it; the programs take new files by themselves or at SIGHUP"),
+    ("disk", "make room or a larger disk; is the keeper trimming?"),
+    ("clock", "start chrony or systemd-timesyncd on both machines"),
+    ("s3", "check [s3] in spillway.toml and deploy/s3/recovery-worker-policy.json"),
+    ("broker", "wait until the others have its copies in sync"),
+    ("", "start it first"),
+];
 const MIN_INSYNC: &str = "min.insync.replicas";
 
 /// The lines of the answer.
@@ -37,13 +58,19 @@ struct Lines {
 impl Lines {
     fn add(&mut self, check: impl Into<String>, verdict: Verdict, detail: impl Into<String>) {
         self.verdict = self.verdict.max(verdict);
-        let row = [check.into(), verdict.as_str().to_owned(), detail.into()];
-        self.rows.push(row.into_iter().map(Json::from).collect());
+        let (check, fix) = (check.into(), verdict != Verdict::Ok);
+        let fix = FIXES.iter().find(|(name, _)| fix && check.starts_with(name));
+        let fix = fix.map_or(Json::Null, |(_, fix)| Json::from(*fix));
+        self.rows.push(vec![check.into(), verdict.as_str().into(), detail.into().into(), fix]);
+    }
+
+    fn judge(&mut self, check: &str, (verdict, detail): (Verdict, String)) {
+        self.add(check, verdict, detail);
     }
 
     /// What holds nobody up, but should be known.
     fn tell(&mut self, check: &str, word: &str, detail: impl Into<String>) {
-        self.rows.push(vec![check.into(), word.into(), detail.into().into()]);
+        self.rows.push(vec![check.into(), word.into(), detail.into().into(), Json::Null]);
     }
 }
 
@@ -51,13 +78,16 @@ pub async fn run(desk: &Desk, options: &Preflight) -> Result<Answer, Failure> {
     let map = desk.shards()?;
     let mut stop: BTreeSet<String> = options.stop.iter().cloned().collect();
     let mut lines = Lines::default();
-    lock(desk, &mut lines);
+    lock(desk, &mut lines).await;
     brokers(desk, &mut stop, &mut lines).await;
     servers(desk, &map, &mut stop, &mut lines).await;
     programs(desk, &mut stop, &mut lines).await;
     consumers(desk, &map, &mut lines).await;
     headroom(desk, &map, &mut lines).await;
     tokens(desk, &mut lines);
+    surroundings::mysql(desk, &map, &mut lines).await;
+    surroundings::api_certificates(desk, &mut lines).await;
+    surroundings::s3(desk, &mut lines).await;
     if !stop.is_empty() {
         let names = stop.into_iter().collect::<Vec<_>>().join(", ");
         let text = format!(
@@ -69,15 +99,15 @@ pub async fn run(desk: &Desk, options: &Preflight) -> Result<Answer, Failure> {
     let mut answer = Answer::default();
     answer.worsen(lines.verdict);
     answer.fact("stopping", options.stop.clone());
-    answer.section("checks", &["check", "state", "detail"]).rows = lines.rows;
+    answer.section("checks", &["check", "state", "detail", "fix"]).rows = lines.rows;
     if lines.verdict == Verdict::Critical && !options.stop.is_empty() {
         answer.note("Do not stop it now.");
     }
     Ok(answer)
 }
 
-fn lock(desk: &Desk, lines: &mut Lines) {
-    match maintenance::holder(desk) {
+async fn lock(desk: &Desk, lines: &mut Lines) {
+    match maintenance::holder(desk).await {
         Ok(None) => lines.add("maintenance lock", Verdict::Ok, "free"),
         Ok(Some(lock)) if lock.owner == crate::consent::who() => {
             lines.add("maintenance lock", Verdict::Ok, format!("yours: {}", lock.reason));
@@ -107,8 +137,7 @@ async fn brokers(desk: &Desk, stop: &mut BTreeSet<String>, lines: &mut Lines) {
         _ => format!("{lagging} partitions have a copy that is not in sync"),
     };
     lines.add("kafka copies", if lagging == 0 { Verdict::Ok } else { Verdict::Warning }, detail);
-    let quorum = "the controllers are not seen from here: stop one node at a time";
-    lines.tell("kafka quorum", "unknown", quorum);
+    surroundings::kafka(desk, &layout.brokers, lines).await;
     let gone: Vec<i32> =
         layout.brokers.iter().filter(|(_, at)| stop.remove(at)).map(|(id, _)| *id).collect();
     if !gone.is_empty() {
