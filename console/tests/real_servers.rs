@@ -8,6 +8,7 @@
 
 mod browser;
 mod grafana;
+mod live;
 mod site;
 
 use site::Site;
@@ -172,6 +173,11 @@ async fn dashboards_run_and_prune_and_hosts_have_charts() {
     grafana::every_statement_runs_and_prunes(&mut root).await;
     grafana::hosts_have_charts_and_names_are_only_text(&site).await;
     stack.stop();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_open_page_tells_an_outage_of_kafka_and_its_end_and_dashboards_show_live_data() {
+    live::an_outage_with_the_page_open().await;
 }
 
 fn what_operators_ask_of_a_new_site(site: &Site, stack: &Stack) {

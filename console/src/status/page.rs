@@ -165,7 +165,7 @@ pub fn fragment(frame: Frame<'_>, facts: Facts<'_>) -> Result<String, askama::Er
 
 fn subline(snapshot: &Snapshot) -> String {
     let newest = snapshot.environments.iter().map(|e| e.freshest_s).max();
-    match (newest, snapshot.is_delayed()) {
+    match (newest, snapshot.is_delayed() || snapshot.is_cut()) {
         (None, _) => "No data has arrived yet.".to_owned(),
         (Some(newest), false) => {
             format!(
@@ -189,6 +189,7 @@ fn tiles(snapshot: &Snapshot, history: &History, operators: bool) -> Vec<Tile> {
     let ages = [age, snapshot.lag_s(), parked].into_iter().flatten();
     let age = ages.reduce(f64::max).unwrap_or(0.0);
     let lost = snapshot.lost();
+    let is_empty = snapshot.environments.is_empty();
     let applied = snapshot.hop("applied");
     let slots = &history.slots;
     let rates: Vec<_> = slots.iter().map(|slot| slot.points_per_s.get()).collect();
@@ -201,8 +202,15 @@ fn tiles(snapshot: &Snapshot, history: &History, operators: bool) -> Vec<Tile> {
         Tile {
             id: "delayed",
             label: "Delayed",
-            value: if is_delayed { words::age(age) } else { "nothing".to_owned() },
+            value: match is_delayed {
+                true => words::age(age),
+                false if is_empty => words::UNKNOWN.to_owned(),
+                false => "nothing".to_owned(),
+            },
             note: match (is_delayed, on_the_way) {
+                _ if is_empty => "no data has arrived yet".to_owned(),
+                // Data is late only after a while, but it waits from the first moment on.
+                (false, _) if snapshot.is_cut() => "so far; what comes now waits".to_owned(),
                 (true, 0) => "agents tell how much when they are heard again".to_owned(),
                 (true, _) => {
                     format!("{} on the way{of}", words::of(on_the_way, "batch", "batches"))
@@ -215,8 +223,13 @@ fn tiles(snapshot: &Snapshot, history: &History, operators: bool) -> Vec<Tile> {
         Tile {
             id: "lost",
             label: "Lost",
-            value: if lost > 0 { words::count(lost as f64) } else { "nothing".to_owned() },
+            value: match lost {
+                0 if is_empty => words::UNKNOWN.to_owned(),
+                0 => "nothing".to_owned(),
+                _ => words::count(lost as f64),
+            },
             note: match lost {
+                0 if is_empty => "no data has arrived yet".to_owned(),
                 0 => "no gap will stay open".to_owned(),
                 _ => "gaps that will not close, known by name".to_owned(),
             },

@@ -25,9 +25,8 @@ async fn three_environments_arrive_on_their_shards_and_readers_see_only_their_ow
     }
     // Two windows of the agent: what it measures is real, and takes real time.
     rig.until("well-agent", "spillway_agent_batches_acked_total", |acked| acked >= 2.0).await;
-    inputs::judge(&rig, SETTLED_WITHIN).await;
-    inputs::judge_dashboards(&rig, "well-agent", SETTLED_WITHIN).await;
     rig.judge_agent(&agent).await;
+    inputs::judge(&rig, SETTLED_WITHIN).await;
     rig.judge_agent(&inputs).await;
 
     let file = rig.stack.file();

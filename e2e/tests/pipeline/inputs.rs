@@ -6,7 +6,6 @@ use std::net::{TcpListener, TcpStream};
 use std::time::Duration;
 
 use spillway_e2e::rig::{Agent, HASTY_AGENT, Rig};
-use spillway_testkit::grafana::{Statement, View, dashboards};
 use spillway_testkit::stack::AgentOptions;
 use sqlx::Row as _;
 use tokio::time::Instant;
@@ -127,46 +126,4 @@ pub async fn judge(rig: &Rig, within: Duration) {
             assert_eq!(stored, value, "{metric}");
         }
     }
-}
-
-/// Panels that a primary without replicas and without trouble leaves empty.
-const MAY_BE_EMPTY: [&str; 3] = ["Replication lag", "Replication threads", "Is this complete?"];
-
-/// Waits until the dashboards of deploy/grafana show something in every chart, from what the
-/// agents really sent: one of its own host, this one of a MySQL server.
-pub async fn judge_dashboards(rig: &Rig, host: &str, within: Duration) {
-    let mysql = rig.mysql("demo");
-    let by = Instant::now() + within;
-    for dashboard in dashboards() {
-        let host = if dashboard.name == "mysql" { "inputs-agent" } else { host };
-        let variables =
-            [("environment", "demo"), ("host", host), ("server", "own"), ("resolution", "metrics_10s")];
-        let variables: Vec<_> = variables.map(|(name, value)| (name, value.to_owned())).into();
-        for Statement { of, kind, sql } in dashboard.statements() {
-            loop {
-                let to = i64::try_from(unix_now()).expect("a time");
-                let view =
-                    View { variables: variables.clone(), from: to - 900, to: to + 10, interval_s: 10 };
-                let sql = view.fill(&sql).expect("Grafana can fill it");
-                let rows = sqlx::query(&sql).fetch_all(&mysql).await;
-                let rows = rows.unwrap_or_else(|error| panic!("{of}: {error}\n{sql}"));
-                let drawn = rows.iter().any(|row| {
-                    let value = row.try_get_unchecked::<Option<Vec<u8>>, _>("value");
-                    value.is_ok_and(|value| value.is_some())
-                });
-                let is_chart = sql.contains("metrics_10s") && kind != "variable";
-                let needed = is_chart && !MAY_BE_EMPTY.contains(&of.as_str());
-                if !needed || drawn || (kind == "table" && !rows.is_empty()) {
-                    break;
-                }
-                assert!(Instant::now() < by, "{}, {of}: nothing to see\n{sql}", dashboard.name);
-                tokio::time::sleep(Duration::from_millis(500)).await;
-            }
-        }
-    }
-}
-
-fn unix_now() -> u64 {
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    since.expect("a clock").as_secs()
 }
