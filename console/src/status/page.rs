@@ -14,6 +14,9 @@ use super::words;
 /// Closed incidents on the page; the feed has the same.
 pub const INCIDENTS_MAX: usize = 15;
 
+/// Environments that stand open; the rest is folded away.
+const ENVIRONMENTS_SHOWN: usize = 20;
+
 /// Who looks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Audience {
@@ -66,6 +69,7 @@ struct BodyTemplate<'a> {
     tiles: Vec<Tile>,
     drawings: [Drawing; 2],
     environments: Vec<EnvironmentRow>,
+    more_environments: Vec<EnvironmentRow>,
     components: Vec<ComponentRow>,
     open_incidents: Vec<IncidentRow>,
     past_incidents: Vec<IncidentRow>,
@@ -138,6 +142,11 @@ pub fn fragment(frame: Frame<'_>, facts: Facts<'_>) -> Result<String, askama::Er
     let operators = frame.audience == Audience::Operators;
     let shown = incidents.iter().rev().filter(|one| operators || one.opening.public);
     let (open, past): (Vec<_>, Vec<_>) = shown.partition(|one| one.is_open());
+    let mut environments = match operators {
+        true => environment_rows(snapshot, frame),
+        false => Vec::new(),
+    };
+    let more_environments = environments.split_off(environments.len().min(ENVIRONMENTS_SHOWN));
     let body = BodyTemplate {
         frame,
         operators,
@@ -147,10 +156,8 @@ pub fn fragment(frame: Frame<'_>, facts: Facts<'_>) -> Result<String, askama::Er
         clock: words::clock(snapshot.at_ms),
         tiles: tiles(snapshot, history, operators),
         drawings: pipeline::draw(snapshot),
-        environments: match operators {
-            true => snapshot.environments.iter().map(|e| environment_row(e, frame)).collect(),
-            false => Vec::new(),
-        },
+        environments,
+        more_environments,
         components: component_rows::rows(facts, operators),
         open_incidents: open.into_iter().map(incident_row).collect(),
         past_incidents: past.into_iter().take(INCIDENTS_MAX).map(incident_row).collect(),
@@ -253,6 +260,13 @@ fn tiles(snapshot: &Snapshot, history: &History, operators: bool) -> Vec<Tile> {
             spark: component_rows::spark(&lags),
         },
     ]
+}
+
+/// Those in trouble first: of two hundred nobody looks at all.
+fn environment_rows(snapshot: &Snapshot, frame: Frame<'_>) -> Vec<EnvironmentRow> {
+    let mut all: Vec<_> = snapshot.environments.iter().collect();
+    all.sort_by_key(|e| (e.lost == 0, !e.is_delayed()));
+    all.into_iter().map(|e| environment_row(e, frame)).collect()
 }
 
 fn environment_row(e: &EnvironmentState, frame: Frame<'_>) -> EnvironmentRow {

@@ -9,6 +9,8 @@ use sqlx::{Executor, MySqlConnection, Row};
 use crate::browser::Browser;
 use crate::site::Site;
 
+mod nice;
+
 const ENVIRONMENT: &str = "acme";
 const HOST: &str = "web'1\"<script>window.pwned=1</script>";
 /// A watched MySQL server.
@@ -93,6 +95,8 @@ async fn fill(root: &mut MySqlConnection, now: i64) {
     let sql = "INSERT INTO spillway_store.hosts (host_id, environment, host, first_seen_ts,
                last_seen_ts, newest_ts) VALUES (1, ?, ?, 1, ?, ?)";
     let hosts = sqlx::query(sql).bind(ENVIRONMENT).bind(HOST).bind(now).bind(now);
+    // One commit: each is a sync of the disk.
+    root.execute("BEGIN").await.unwrap();
     hosts.execute(&mut *root).await.unwrap();
     for (id, metric) in metrics().iter().enumerate() {
         let kind = kind(metric);
@@ -113,12 +117,12 @@ async fn fill(root: &mut MySqlConnection, now: i64) {
         let rows: Vec<String> = rows.collect();
         let sql = format!("INSERT INTO spillway_store.points VALUES {}", rows.join(","));
         root.execute(sql.as_str()).await.unwrap();
-        for (table, step, more) in [("rollup_1m", 60, "1,1,"), ("rollup_1h", 3_600, "1,")] {
+        for (table, step, more) in [("rollup_1m", 60, "1,1"), ("rollup_1h", 3_600, "1")] {
             let rows = (1..6).map(|i| {
                 let (ts, value) = ((now / step - i) * step, 100 - i);
-                format!("({id},{ts},1,{value},{value},{value},{value},{value},{more}0)")
+                format!("({id},{ts},1,{value},{value},{value},{value},{value},{more})")
             });
-            let rows = rows.collect::<Vec<_>>().join(",").replace(",1,0)", ",1)");
+            let rows = rows.collect::<Vec<_>>().join(",");
             let sql = format!("INSERT INTO spillway_store.{table} VALUES {rows}");
             root.execute(sql.as_str()).await.unwrap();
         }
@@ -131,6 +135,7 @@ async fn fill(root: &mut MySqlConnection, now: i64) {
         .execute(&mut *root)
         .await
         .unwrap();
+    root.execute("COMMIT").await.unwrap();
 }
 
 /// What the host measures: also everything that the dashboard of MySQL names.
@@ -158,6 +163,7 @@ pub async fn every_statement_runs_and_prunes(root: &mut MySqlConnection) {
                   VALUES (SUBSTRING_INDEX(USER(), '@', 1), 1)";
     root.execute(reader).await.unwrap();
     fill(root, now).await;
+    nice::fill(root, now).await;
     for span in SPANS {
         let (mut run, mut empty, mut planned) = (0, Vec::new(), 0);
         let view = view(span, now);
@@ -209,11 +215,17 @@ pub async fn hosts_have_charts_and_names_are_only_text(site: &Site) {
     browser.screen(360, 800, false).await;
     browser.open(&format!("{}/environments/{ENVIRONMENT}", server.address)).await;
     browser.assert_sound("the environment").await;
-    let link = browser.value("document.querySelector('tbody a').href").await;
-    assert_eq!(browser.text("tbody th").await, HOST);
-    for (width, dark) in [(1280, false), (360, true)] {
+    let hosts = browser.text("tbody").await;
+    assert!(hosts.contains(HOST) && hosts.contains(nice::HOST), "{hosts}");
+    let link = "[...document.querySelectorAll('tbody a')].find((a) => a.innerText.includes('script')).href";
+    let link = browser.value(link).await;
+    nice::look(&browser, &server.address).await;
+    let link = link.as_str().unwrap();
+    // From windows, from minutes, from hours.
+    for (width, dark, range) in [(1280, false, 3_600), (360, true, 86_400), (1280, true, 2_592_000)]
+    {
         browser.screen(width, 800, dark).await;
-        browser.open(link.as_str().unwrap()).await;
+        browser.open(&format!("{link}?range={range}")).await;
         browser.until("document.body.dataset.ready === 'true'").await;
         browser.assert_sound("the host").await;
         let drawn = browser.value("document.querySelectorAll('.chart[data-drawn]').length").await;
@@ -222,7 +234,6 @@ pub async fn hosts_have_charts_and_names_are_only_text(site: &Site) {
         let inked = "[...document.querySelectorAll('.chart canvas')].every((c) => \
             c.getContext('2d').getImageData(0, 0, c.width, c.height).data.some((b) => b > 0))";
         assert_eq!(browser.value(inked).await, true, "a chart is empty");
-        browser.picture(&format!("host-{width}-{}", if dark { "dark" } else { "light" })).await;
     }
     assert_eq!(browser.text("h1.page").await, HOST);
     assert!(browser.text(".legend").await.contains("<script>"), "labels are text");

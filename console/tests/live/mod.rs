@@ -15,20 +15,24 @@ const WITHIN: Duration = Duration::from_secs(110);
 /// Panels that a primary without replicas and without trouble leaves empty.
 const MAY_BE_EMPTY: [&str; 2] = ["Replication lag", "Replication threads"];
 
+/// What takes minutes in production takes seconds here.
+const HASTY: &str = "[collect]\ninterval = \"1s\"\nspread = \"0s\"\n[deliver]\n\
+    request_timeout = \"5s\"\npark_after = \"3s\"\nprobe_interval = \"1s\"\n\
+    probe_interval_max = \"2s\"\n";
+
+/// The page knows the stack's own agent; the other one watches MySQL.
 async fn stack() -> Stack {
-    let options = StackOptions { status_page: true, ..StackOptions::default() };
+    let options = StackOptions { status_page: true, agent: true, ..StackOptions::default() };
+    let options = options.set("agent", HASTY);
     let stack = Stack::start(options).await.unwrap();
     let file = stack.file();
     let address = file.mysql[0].primary.rsplit(['@', '/']).find(|part| part.contains(':'));
     let password = stack.dir().join("watched.password");
     std::fs::write(&password, "stack").unwrap();
     let mut agent = AgentOptions::new("watching-agent", "demo", "watching-agent");
-    // What takes minutes in production takes seconds here.
     agent.toml = format!(
-        "[collect]\ninterval = \"1s\"\nspread = \"0s\"\n[deliver]\nrequest_timeout = \"5s\"\n\
-         park_after = \"3s\"\nprobe_interval = \"1s\"\nprobe_interval_max = \"2s\"\n\
-         [[mysql]]\nname = \"own\"\naddress = {:?}\nuser = \"stack\"\npassword_file = {:?}\n\
-         interval = \"2s\"\ntimeout = \"2s\"\n",
+        "{HASTY}[[mysql]]\nname = \"own\"\naddress = {:?}\nuser = \"stack\"\n\
+         password_file = {:?}\ninterval = \"2s\"\ntimeout = \"2s\"\n",
         address.unwrap(),
         password.display().to_string()
     );
@@ -55,7 +59,8 @@ pub async fn an_outage_with_the_page_open() {
     let told = browser.text(".verdict").await + &browser.text("#tile-delayed").await;
     assert!(!told.contains("Nothing waits"), "{told}");
     // The arrow to S3 flows: the agent took the other way.
-    let parked = "document.querySelectorAll('.drawing.lying .arrow')[4].classList.contains('flowing')";
+    let parked =
+        "document.querySelectorAll('.drawing.lying .arrow')[4].classList.contains('flowing')";
     browser.until(parked).await;
     browser.glimpse("live-3-parking").await;
 
@@ -79,7 +84,8 @@ async fn every_chart_shows_something(reader: &mut MySqlConnection) {
     for Dashboard { name, json } in dashboards() {
         let statements = Dashboard { name: name.clone(), json }.statements();
         for Statement { of, kind, sql } in statements {
-            let is_chart = sql.contains("${resolution:raw}") && !MAY_BE_EMPTY.contains(&of.as_str());
+            let is_chart =
+                sql.contains("${resolution:raw}") && !MAY_BE_EMPTY.contains(&of.as_str());
             while !shows_something(reader, &sql, &kind).await && is_chart {
                 assert!(Instant::now() < by, "{name}, {of}: nothing to see\n{sql}");
                 tokio::time::sleep(Duration::from_millis(300)).await;

@@ -5,7 +5,6 @@ use std::sync::{Arc, RwLock};
 
 use spillway_console::settings::ConsoleSettings;
 use spillway_console::status::component::{Component, Condition, Part};
-use spillway_console::status::export;
 use spillway_console::status::history::History;
 use spillway_console::status::incidents::{Impact, Incident, Opening, Phase, Update};
 use spillway_console::status::page::Facts;
@@ -19,6 +18,10 @@ use tokio::net::TcpListener;
 use uuid::Uuid;
 
 use crate::browser::Browser;
+
+mod leaks;
+
+pub use leaks::nothing_public_names_anybody;
 
 const NOW_MS: i64 = 1_795_296_000_000;
 const HOSTILE: &str = "<script>window.pwned=1</script>";
@@ -219,7 +222,11 @@ fn incidents(open: bool, hostile: bool) -> Vec<Incident> {
     let private = Incident {
         id: Uuid::from_u128(2),
         opening: opening("acme moves to another shard", Impact::Maintenance, false),
-        updates: vec![update(9_000, Phase::Resolved, &format!("Done. {}", if hostile { HOSTILE } else { "" }))],
+        updates: vec![update(
+            9_000,
+            Phase::Resolved,
+            &format!("Done. {}", if hostile { HOSTILE } else { "" }),
+        )],
     };
     let current = Incident {
         id: Uuid::from_u128(3),
@@ -285,7 +292,12 @@ pub async fn look_at_everything() {
     for (name, snapshot) in &scenes {
         page.show(name, snapshot);
         for (path, audience) in [("/", "operators"), ("/public", "public")] {
-            for (width, dark) in SCREENS {
+            let screens = match *name {
+                "normal" | "outage" | "recovery" => &SCREENS[..],
+                // What is special in the others is their text: light, the widest and the narrowest.
+                _ => &[SCREENS[0], SCREENS[4]],
+            };
+            for &(width, dark) in screens {
                 browser.screen(width, 900, dark).await;
                 browser.open(&format!("{}{path}", page.address)).await;
                 let shade = if dark { "dark" } else { "light" };
@@ -361,32 +373,4 @@ async fn stays_where_it_is(browser: &Browser, page: &mut Page, outage: &Snapshot
     page.show("outage", &later);
     browser.until("document.getElementById('live').innerText.includes('12.3 s')").await;
     assert_eq!(browser.value(place).await, before, "the page jumps under its reader");
-}
-
-/// What everybody may fetch or be handed: the page, its live part, JSON, feed, and the copy.
-pub fn nothing_public_names_anybody() {
-    let scenes = [well(), outage(), recovery(), lost(), hostile(), many()];
-    let secrets = [
-        "acme", "globex", "initech", "pwned", "shard-zero", "ingest-api-0", "consumer-0",
-        "recovery-worker-0", "no broker answers", "can't be asked", "moves to another",
-    ];
-    for snapshot in &scenes {
-        let (history, incidents) = (history(snapshot), incidents(true, true));
-        let facts = Facts { snapshot, history: &history, incidents: &incidents };
-        let rendered = Rendered::new("Spillway", 1, facts).unwrap();
-        let copy = export::files("Spillway", facts, true).unwrap();
-        let served = ["public", "public/fragment", "public/status.json", "public/incidents.atom"];
-        let served = served.iter().filter_map(|path| Some((*path, rendered.find(path)?.1.to_vec())));
-        let public: Vec<(String, Vec<u8>)> =
-            served.map(|(path, bytes)| (path.to_owned(), bytes)).chain(copy).collect();
-        assert!(public.len() > 8, "there is something to search: {}", public.len());
-        for (path, bytes) in public.iter().filter(|(path, _)| !path.starts_with("assets/")) {
-            let text = String::from_utf8_lossy(bytes);
-            for secret in secrets {
-                assert!(!text.contains(secret), "{path} tells of {secret}");
-            }
-        }
-        let own = rendered.find("").unwrap().1;
-        assert!(String::from_utf8_lossy(&own).contains("acme"), "the search would find it");
-    }
 }
