@@ -38,6 +38,23 @@
     });
   }
 
+  // What is known to be missing stands behind the curves; a mark is at least 2 px wide.
+  const gaps = JSON.parse(document.body.dataset.gaps || "[]");
+
+  function shade(chart) {
+    const { left, top, width, height } = chart.bbox;
+    chart.ctx.save();
+    chart.ctx.beginPath();
+    chart.ctx.rect(left, top, width, height);
+    chart.ctx.clip();
+    for (const [from, to, state] of gaps) {
+      const [a, b] = [from, to].map((at) => chart.valToPos(at, "x", true));
+      chart.ctx.fillStyle = css(state === "lost" || state === "declared" ? "--wash-down" : "--wash-degraded");
+      chart.ctx.fillRect(a, top, Math.max(b - a, 2), height);
+    }
+    chart.ctx.restore();
+  }
+
   function draw(figure, data) {
     const plot = figure.querySelector(".plot");
     const unit = figure.dataset.unit + (figure.dataset.rate === "true" ? "/s" : "");
@@ -51,7 +68,7 @@
       scales: { x: { min: now - Number(rangeS), max: now }, y: { range: (_, low, high) => unit === "%" ? [0, Math.max(100, high)] : [Math.min(0, low), high > 0 ? high * 1.08 : 1] } },
       axes: [{ ...axis, size: 28, space: 70, values: (_, ticks) => ticks.map((tick) => clock(tick, Number(rangeS))) }, { ...axis, size: 78, values: (_, ticks) => ticks.map((tick) => human(tick, unit)) }],
       series: [{}, ...data.series.map((one, i) => ({ label: one.label, stroke: colours[i], width: 1.6, points: { show: false }, spanGaps: false }))],
-      hooks: { setCursor: [(u) => readout(figure, u, data, unit)] },
+      hooks: { drawClear: [shade], setCursor: [(u) => readout(figure, u, data, unit)] },
     }, [data.ts, ...data.series.map((one) => one.values)], plot);
     legend(figure.querySelector(".legend"), data.series, colours);
     new ResizeObserver(() => chart.setSize({ width: plot.clientWidth, height: plot.clientHeight })).observe(plot);
@@ -79,6 +96,10 @@
       plot.textContent = "Can’t be drawn: " + error.message.slice(0, 200);
     }
   }
+
+  const marks = document.querySelector(".marks");
+  marks.querySelector("span").textContent = [...new Set(gaps.map((gap) => gap[2].replace("_", " ")))].join(", ");
+  marks.hidden = gaps.length === 0;
 
   (async () => {
     for (const figure of document.querySelectorAll(".chart")) await fill(figure);

@@ -168,6 +168,11 @@ async fn pages_tell_delayed_from_lost_on_every_screen_and_the_public_one_names_n
 }
 
 #[test]
+fn what_everybody_may_fetch_names_no_customer_host_or_program() {
+    scenes::nothing_public_names_anybody();
+}
+
+#[test]
 fn an_incident_is_opened_updated_and_closed_and_stays_in_the_file() {
     let site = offline();
     let opened = site.invoke(

@@ -9,6 +9,7 @@
 mod browser;
 mod failover;
 mod grafana;
+mod live;
 mod site;
 
 use site::Site;
@@ -192,6 +193,11 @@ async fn a_takeover_refuses_what_is_unsafe_and_goes_on_where_it_was_broken_off()
     site.ok("topics create --yes");
     failover::is_rehearsed(&site, &stack).await;
     stack.stop();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_open_page_tells_an_outage_of_kafka_and_its_end_and_dashboards_show_live_data() {
+    live::an_outage_with_the_page_open().await;
 }
 
 fn what_operators_ask_of_a_new_site(site: &Site, stack: &Stack) {

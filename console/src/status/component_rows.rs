@@ -46,6 +46,7 @@ type Calendar<'a> = [(String, Option<&'a Day>)];
 fn arrival_row(facts: Facts<'_>, calendar: &Calendar<'_>) -> ComponentRow {
     let snapshot = facts.snapshot;
     let (tone, state) = match (snapshot.lost() > 0, snapshot.is_delayed()) {
+        _ if snapshot.environments.is_empty() => ("unknown", "no data yet"),
         (true, _) => ("down", "lost data"),
         (false, true) => ("degraded", "delayed"),
         (false, false) => ("up", "complete"),

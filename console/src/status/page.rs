@@ -14,6 +14,9 @@ use super::words;
 /// Closed incidents on the page; the feed has the same.
 pub const INCIDENTS_MAX: usize = 15;
 
+/// Environments that stand open; the rest is folded away.
+const ENVIRONMENTS_SHOWN: usize = 20;
+
 /// Who looks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Audience {
@@ -66,6 +69,7 @@ struct BodyTemplate<'a> {
     tiles: Vec<Tile>,
     drawings: [Drawing; 2],
     environments: Vec<EnvironmentRow>,
+    more_environments: Vec<EnvironmentRow>,
     components: Vec<ComponentRow>,
     open_incidents: Vec<IncidentRow>,
     past_incidents: Vec<IncidentRow>,
@@ -138,6 +142,11 @@ pub fn fragment(frame: Frame<'_>, facts: Facts<'_>) -> Result<String, askama::Er
     let operators = frame.audience == Audience::Operators;
     let shown = incidents.iter().rev().filter(|one| operators || one.opening.public);
     let (open, past): (Vec<_>, Vec<_>) = shown.partition(|one| one.is_open());
+    let mut environments = match operators {
+        true => environment_rows(snapshot, frame),
+        false => Vec::new(),
+    };
+    let more_environments = environments.split_off(environments.len().min(ENVIRONMENTS_SHOWN));
     let body = BodyTemplate {
         frame,
         operators,
@@ -147,10 +156,8 @@ pub fn fragment(frame: Frame<'_>, facts: Facts<'_>) -> Result<String, askama::Er
         clock: words::clock(snapshot.at_ms),
         tiles: tiles(snapshot, history, operators),
         drawings: pipeline::draw(snapshot),
-        environments: match operators {
-            true => snapshot.environments.iter().map(|e| environment_row(e, frame)).collect(),
-            false => Vec::new(),
-        },
+        environments,
+        more_environments,
         components: component_rows::rows(facts, operators),
         open_incidents: open.into_iter().map(incident_row).collect(),
         past_incidents: past.into_iter().take(INCIDENTS_MAX).map(incident_row).collect(),
@@ -165,7 +172,7 @@ pub fn fragment(frame: Frame<'_>, facts: Facts<'_>) -> Result<String, askama::Er
 
 fn subline(snapshot: &Snapshot) -> String {
     let newest = snapshot.environments.iter().map(|e| e.freshest_s).max();
-    match (newest, snapshot.is_delayed()) {
+    match (newest, snapshot.is_delayed() || snapshot.is_cut()) {
         (None, _) => "No data has arrived yet.".to_owned(),
         (Some(newest), false) => {
             format!(
@@ -189,6 +196,7 @@ fn tiles(snapshot: &Snapshot, history: &History, operators: bool) -> Vec<Tile> {
     let ages = [age, snapshot.lag_s(), parked].into_iter().flatten();
     let age = ages.reduce(f64::max).unwrap_or(0.0);
     let lost = snapshot.lost();
+    let is_empty = snapshot.environments.is_empty();
     let applied = snapshot.hop("applied");
     let slots = &history.slots;
     let rates: Vec<_> = slots.iter().map(|slot| slot.points_per_s.get()).collect();
@@ -201,8 +209,15 @@ fn tiles(snapshot: &Snapshot, history: &History, operators: bool) -> Vec<Tile> {
         Tile {
             id: "delayed",
             label: "Delayed",
-            value: if is_delayed { words::age(age) } else { "nothing".to_owned() },
+            value: match is_delayed {
+                true => words::age(age),
+                false if is_empty => words::UNKNOWN.to_owned(),
+                false => "nothing".to_owned(),
+            },
             note: match (is_delayed, on_the_way) {
+                _ if is_empty => "no data has arrived yet".to_owned(),
+                // Data is late only after a while, but it waits from the first moment on.
+                (false, _) if snapshot.is_cut() => "so far; what comes now waits".to_owned(),
                 (true, 0) => "agents tell how much when they are heard again".to_owned(),
                 (true, _) => {
                     format!("{} on the way{of}", words::of(on_the_way, "batch", "batches"))
@@ -215,8 +230,13 @@ fn tiles(snapshot: &Snapshot, history: &History, operators: bool) -> Vec<Tile> {
         Tile {
             id: "lost",
             label: "Lost",
-            value: if lost > 0 { words::count(lost as f64) } else { "nothing".to_owned() },
+            value: match lost {
+                0 if is_empty => words::UNKNOWN.to_owned(),
+                0 => "nothing".to_owned(),
+                _ => words::count(lost as f64),
+            },
             note: match lost {
+                0 if is_empty => "no data has arrived yet".to_owned(),
                 0 => "no gap will stay open".to_owned(),
                 _ => "gaps that will not close, known by name".to_owned(),
             },
@@ -240,6 +260,13 @@ fn tiles(snapshot: &Snapshot, history: &History, operators: bool) -> Vec<Tile> {
             spark: component_rows::spark(&lags),
         },
     ]
+}
+
+/// Those in trouble first: of two hundred nobody looks at all.
+fn environment_rows(snapshot: &Snapshot, frame: Frame<'_>) -> Vec<EnvironmentRow> {
+    let mut all: Vec<_> = snapshot.environments.iter().collect();
+    all.sort_by_key(|e| (e.lost == 0, !e.is_delayed()));
+    all.into_iter().map(|e| environment_row(e, frame)).collect()
 }
 
 fn environment_row(e: &EnvironmentState, frame: Frame<'_>) -> EnvironmentRow {

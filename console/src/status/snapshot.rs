@@ -99,13 +99,12 @@ impl EnvironmentState {
 impl Snapshot {
     /// Lost data or a part that is down is critical, delayed data a warning.
     pub fn verdict(&self) -> Verdict {
-        let cut = self.shards.iter().any(|shard| !shard.reachable);
-        if self.lost() > 0 || cut || self.worst() == Condition::Down {
+        if self.lost() > 0 || self.is_cut() {
             return Verdict::Critical;
         }
         // An agent that is gone is its customer's, and shows as data that does not come.
         let unready = self.programs.iter().any(|program| program.state != "ready");
-        let impaired = self.worst() == Condition::Degraded;
+        let impaired = self.worst() == Condition::Degraded || self.is_unknown();
         if self.is_delayed() || unready || impaired || !self.troubles.is_empty() {
             return Verdict::Warning;
         }
@@ -117,6 +116,10 @@ impl Snapshot {
         let down = self.titles(Condition::Down);
         let impaired = self.titles(Condition::Degraded);
         match self.verdict() {
+            _ if self.is_unknown() => "Nothing is known yet".to_owned(),
+            Verdict::Ok if self.environments.is_empty() => {
+                "Ready; no data has arrived yet".to_owned()
+            }
             Verdict::Ok => "Everything arrives".to_owned(),
             _ if self.lost() > 0 => "Some data is lost".to_owned(),
             Verdict::Critical if down.is_empty() => {
@@ -142,6 +145,16 @@ impl Snapshot {
     pub fn is_delayed(&self) -> bool {
         self.lag_s().is_some_and(|lag| lag > DELAYED_AFTER_S)
             || self.environments.iter().any(EnvironmentState::is_delayed)
+    }
+
+    /// Nobody looked yet, or nobody could be asked.
+    fn is_unknown(&self) -> bool {
+        self.environments.is_empty() && self.worst() == Condition::Unknown
+    }
+
+    /// A part of the way is down: what is measured now waits before it.
+    pub fn is_cut(&self) -> bool {
+        self.worst() == Condition::Down || self.shards.iter().any(|shard| !shard.reachable)
     }
 
     /// Age of the oldest record that no shard has yet.
@@ -243,6 +256,16 @@ mod tests {
         snapshot.components.push(down);
         assert_eq!(snapshot.verdict(), Verdict::Critical);
         assert_eq!(snapshot.headline(), "Kafka is down; data is kept and delayed");
+    }
+
+    #[test]
+    fn a_new_installation_does_not_say_that_everything_arrives() {
+        let mut snapshot = Snapshot::default();
+        assert_eq!(snapshot.headline(), "Nothing is known yet");
+        let up = Component { condition: Condition::Up, ..Component::unknown(Part::Log) };
+        snapshot.components.push(up);
+        assert_eq!(snapshot.verdict(), Verdict::Ok);
+        assert_eq!(snapshot.headline(), "Ready; no data has arrived yet");
     }
 
     #[test]

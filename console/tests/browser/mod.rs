@@ -11,7 +11,7 @@ use serde_json::{Value as Json, json};
 use spillway_console::reach::http::Http;
 
 /// A page that does not load by then is wrong.
-const DEADLINE: Duration = Duration::from_secs(60);
+const DEADLINE: Duration = Duration::from_secs(120);
 
 pub struct Browser {
     driver: Child,
@@ -56,6 +56,7 @@ impl Browser {
         ];
         let wanted = json!({ "capabilities": { "alwaysMatch": {
             "browserName": "chrome",
+            "timeouts": { "script": 110_000 },
             "goog:loggingPrefs": { "browser": "ALL" },
             "goog:chromeOptions": { "args": arguments },
         }}});
@@ -128,8 +129,17 @@ impl Browser {
 
     /// The whole page as target/pictures/NAME.png, or in the folder SPILLWAY_PICTURES.
     pub async fn picture(&self, name: &str) {
+        self.shoot(name, true).await;
+    }
+
+    /// What the screen shows before anybody scrolls.
+    pub async fn glimpse(&self, name: &str) {
+        self.shoot(name, false).await;
+    }
+
+    async fn shoot(&self, name: &str, whole: bool) {
         use base64::Engine;
-        let parameters = json!({ "format": "png", "captureBeyondViewport": true });
+        let parameters = json!({ "format": "png", "captureBeyondViewport": whole });
         let shot = self.cdp("Page.captureScreenshot", parameters).await;
         let bytes =
             base64::engine::general_purpose::STANDARD.decode(shot["data"].as_str().unwrap());

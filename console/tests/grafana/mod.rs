@@ -2,17 +2,20 @@
 //! and uses a key. Then one host's charts in a real browser, with names that are markup.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
 
-use serde_json::Value as Json;
+use spillway_testkit::grafana::{Dashboard, Statement, View, dashboards};
 use sqlx::{Executor, MySqlConnection, Row};
 
 use crate::browser::Browser;
 use crate::site::Site;
 
+mod nice;
+
 const ENVIRONMENT: &str = "acme";
 const HOST: &str = "web'1\"<script>window.pwned=1</script>";
-const METRICS: [&str; 12] = [
+/// A watched MySQL server.
+const SERVER: &str = "orders'1";
+const METRICS: [&str; 13] = [
     "cpu.usage",
     "load.1m",
     "load.5m",
@@ -24,60 +27,40 @@ const METRICS: [&str; 12] = [
     "net.sent_bytes",
     "pressure.avg10",
     "processes.count",
+    "uptime",
     "<script>window.pwned=1</script>",
 ];
 
-fn dashboards() -> Vec<(String, Json)> {
-    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../deploy/grafana/dashboards");
-    let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
-    let read = |path: PathBuf| {
-        let text = std::fs::read_to_string(&path).unwrap();
-        (path.display().to_string(), serde_json::from_str(&text).expect("it is JSON"))
-    };
-    entries.map(read).collect()
-}
+/// The time shown, what Grafana makes of it, and the most partitions it may read.
+const SPANS: [(i64, &str, i64, usize); 3] = [
+    (3_600, "metrics_10s", 10, 3),
+    (2 * 86_400, "metrics_1m", 120, 4),
+    (60 * 86_400, "metrics_1h", 3_600, 4),
+];
 
-/// Every statement of a dashboard: panels, variables, annotations.
-fn statements(dashboard: &Json) -> Vec<String> {
-    let list = |pointer: &str| dashboard.pointer(pointer).unwrap().as_array().unwrap().clone();
-    let panels = list("/panels");
-    let of_panels = panels.iter().flat_map(|panel| panel["targets"].as_array().unwrap());
-    let of_panels = of_panels.map(|target| target["rawSql"].as_str().unwrap().to_owned());
-    let variables = list("/templating/list");
-    let variables = variables.iter().map(|one| one["query"].as_str().unwrap().to_owned());
-    let annotations = list("/annotations/list");
-    let annotations = annotations.iter().map(|one| one["rawQuery"].as_str().unwrap().to_owned());
-    of_panels.chain(variables).chain(annotations).collect()
-}
-
-/// As Grafana's MySQL data source does (its documentation, "Macros").
-fn filled(sql: &str, from: i64, to: i64) -> String {
-    let quoted = |text: &str| format!("'{}'", text.replace('\'', "''"));
-    let mut sql = sql
-        .replace("$__unixEpochFrom()", &from.to_string())
-        .replace("$__unixEpochTo()", &to.to_string())
-        .replace("$__interval", "10s")
-        .replace("${environment:sqlstring}", &quoted(ENVIRONMENT))
-        .replace("${host:sqlstring}", &quoted(HOST));
-    while let Some(at) = sql.find("$__unixEpochGroup(") {
-        let (head, rest) = sql.split_at(at);
-        let rest = rest.strip_prefix("$__unixEpochGroup(").unwrap();
-        let (column, rest) = rest.split_once(",10s)").unwrap();
-        sql = format!("{head}({column} DIV 10 * 10){rest}");
-    }
-    assert!(!sql.contains("$__") && !sql.contains("${"), "a variable dangles: {sql}");
-    sql
+fn view(span: (i64, &'static str, i64, usize), now: i64) -> View<'static> {
+    let (seconds, resolution, interval_s, _) = span;
+    let variables = [
+        ("environment", ENVIRONMENT),
+        ("host", HOST),
+        ("server", SERVER),
+        ("resolution", resolution),
+    ];
+    let variables = variables.map(|(name, value)| (name, value.to_owned())).into();
+    View { variables, from: now - seconds, to: now, interval_s }
 }
 
 #[test]
 fn dashboards_are_sound_and_each_begins_with_freshness_and_gaps() {
     let all = dashboards();
-    assert!(all.len() >= 4);
+    let mut names: Vec<_> = all.iter().map(|one| one.name.as_str()).collect();
+    names.sort_unstable();
+    assert_eq!(names, ["fleet", "host", "loss", "mysql", "pipeline"]);
     let mut uids = BTreeSet::new();
-    for (name, dashboard) in &all {
-        assert!(uids.insert(dashboard["uid"].to_string()), "{name}: another has this uid");
+    for Dashboard { name, json } in &all {
+        assert!(uids.insert(json["uid"].to_string()), "{name}: another has this uid");
         let mut ids = BTreeSet::new();
-        let panels = dashboard["panels"].as_array().unwrap();
+        let panels = json["panels"].as_array().unwrap();
         for panel in panels {
             assert!(ids.insert(panel["id"].as_i64().unwrap()), "{name}: an id is there twice");
             assert_eq!(panel["datasource"]["uid"], "spillway", "{name}");
@@ -86,15 +69,24 @@ fn dashboards_are_sound_and_each_begins_with_freshness_and_gaps() {
         let first: String =
             panels.iter().take(4).map(|panel| panel["targets"].to_string()).collect();
         assert!(first.contains("spillway.freshness") && first.contains("spillway.gaps"), "{name}");
-        let declared = dashboard["templating"]["list"].as_array().unwrap();
+    }
+}
+
+#[test]
+fn variables_are_declared_macros_are_grafanas_and_charts_follow_the_time_shown() {
+    for dashboard in dashboards() {
+        let name = &dashboard.name;
+        let declared = dashboard.json["templating"]["list"].as_array().unwrap();
         let declared: Vec<_> = declared.iter().map(|one| one["name"].as_str().unwrap()).collect();
-        for sql in statements(dashboard) {
-            for variable in
-                sql.split("${").skip(1).map(|rest| rest.split([':', '}']).next().unwrap())
-            {
-                assert!(declared.contains(&variable), "{name} has no variable {variable}");
+        for Statement { of, kind, sql } in dashboard.statements() {
+            for used in sql.split("${").skip(1).map(|rest| rest.split([':', '}']).next().unwrap()) {
+                assert!(declared.contains(&used), "{name}, {of}: no variable {used}");
             }
-            filled(&sql, 0, 1);
+            let filled = view(SPANS[0], 3_600).fill(&sql);
+            filled.unwrap_or_else(|error| panic!("{name}, {of}: {error}"));
+            let fixed = ["metrics_10s", "metrics_1m", "metrics_1h"];
+            let fixed = kind != "variable" && fixed.iter().any(|view| sql.contains(view));
+            assert!(!fixed, "{name}, {of}: names a view; use ${{resolution:raw}}");
         }
     }
 }
@@ -103,13 +95,18 @@ async fn fill(root: &mut MySqlConnection, now: i64) {
     let sql = "INSERT INTO spillway_store.hosts (host_id, environment, host, first_seen_ts,
                last_seen_ts, newest_ts) VALUES (1, ?, ?, 1, ?, ?)";
     let hosts = sqlx::query(sql).bind(ENVIRONMENT).bind(HOST).bind(now).bind(now);
+    // One commit: each is a sync of the disk.
+    root.execute("BEGIN").await.unwrap();
     hosts.execute(&mut *root).await.unwrap();
-    for (id, metric) in METRICS.iter().enumerate() {
-        let kind = if metric.starts_with("diskio") || metric.starts_with("net") { 3 } else { 1 };
+    for (id, metric) in metrics().iter().enumerate() {
+        let kind = kind(metric);
         let sql = "INSERT INTO spillway_store.series (series_id, environment, host, metric, labels,
                    kind, identity, first_seen_ts, last_seen_ts)
                    VALUES (?, ?, ?, ?, ?, ?, UNHEX(MD5(?)), 1, ?)";
-        let labels = r#"{"device":"<script>window.pwned=1</script>"}"#;
+        let labels = match metric.starts_with("mysql.") {
+            true => r#"{"server":"orders'1","statement":"SELECT ?","schema":"shop","digest":"ab"}"#,
+            false => r#"{"device":"<script>window.pwned=1</script>"}"#,
+        };
         let series = sqlx::query(sql).bind(id as i64).bind(ENVIRONMENT).bind(HOST).bind(metric);
         let series = series.bind(labels).bind(kind).bind(id as i64).bind(now);
         series.execute(&mut *root).await.unwrap();
@@ -120,6 +117,15 @@ async fn fill(root: &mut MySqlConnection, now: i64) {
         let rows: Vec<String> = rows.collect();
         let sql = format!("INSERT INTO spillway_store.points VALUES {}", rows.join(","));
         root.execute(sql.as_str()).await.unwrap();
+        for (table, step, more) in [("rollup_1m", 60, "1,1"), ("rollup_1h", 3_600, "1")] {
+            let rows = (1..6).map(|i| {
+                let (ts, value) = ((now / step - i) * step, 100 - i);
+                format!("({id},{ts},1,{value},{value},{value},{value},{value},{more})")
+            });
+            let rows = rows.collect::<Vec<_>>().join(",");
+            let sql = format!("INSERT INTO spillway_store.{table} VALUES {rows}");
+            root.execute(sql.as_str()).await.unwrap();
+        }
     }
     let event = "INSERT INTO spillway_store.events (time_at, environment, kind, text)
                  VALUES (?, ?, 'drill', 'Kafka was killed')";
@@ -129,34 +135,64 @@ async fn fill(root: &mut MySqlConnection, now: i64) {
         .execute(&mut *root)
         .await
         .unwrap();
+    root.execute("COMMIT").await.unwrap();
 }
 
-/// Runs every statement, and looks at the plan of those that read points.
+/// What the host measures: also everything that the dashboard of MySQL names.
+fn metrics() -> Vec<String> {
+    let named = dashboards().into_iter().flat_map(|dashboard| dashboard.statements());
+    let named: Vec<String> = named.map(|statement| statement.sql).collect();
+    let quoted = named.iter().flat_map(|sql| sql.split('\''));
+    let mysql = quoted.filter(|text| text.starts_with("mysql.")).map(str::to_owned);
+    METRICS.map(str::to_owned).into_iter().chain(mysql.collect::<BTreeSet<_>>()).collect()
+}
+
+/// As the views' `kind`: 1 gauge, 2 delta, 3 cumulative.
+fn kind(metric: &str) -> u8 {
+    match metric {
+        delta if delta.starts_with("mysql.statement") => 2,
+        counter if ["diskio", "net", "mysql.status"].iter().any(|p| counter.starts_with(p)) => 3,
+        _ => 1,
+    }
+}
+
+/// Runs every statement for each span, and looks at the plan of those that read points.
 pub async fn every_statement_runs_and_prunes(root: &mut MySqlConnection) {
     let now = jiff::Timestamp::now().as_second();
     let reader = "INSERT IGNORE INTO spillway_store.readers (name, created_at)
                   VALUES (SUBSTRING_INDEX(USER(), '@', 1), 1)";
     root.execute(reader).await.unwrap();
     fill(root, now).await;
-    let (mut run, mut with_rows, mut planned) = (0, 0, 0);
-    for (name, dashboard) in dashboards() {
-        for sql in statements(&dashboard) {
-            let sql = filled(&sql, now - 3_600, now);
-            let rows = root.fetch_all(sql.as_str()).await;
-            let rows = rows.unwrap_or_else(|error| panic!("{name}: {error}\n{sql}"));
-            run += 1;
-            with_rows += usize::from(!rows.is_empty());
-            if sql.contains("metrics_10s") {
-                assert_prunes(root, &sql).await;
-                planned += 1;
+    nice::fill(root, now).await;
+    for span in SPANS {
+        let (mut run, mut empty, mut planned) = (0, Vec::new(), 0);
+        let view = view(span, now);
+        for dashboard in dashboards() {
+            for Statement { of, sql, .. } in dashboard.statements() {
+                let of = format!("{}, {of}, {} s", dashboard.name, span.0);
+                let sql = view.fill(&sql).unwrap();
+                let rows = root.fetch_all(sql.as_str()).await;
+                let rows = rows.unwrap_or_else(|error| panic!("{of}: {error}\n{sql}"));
+                run += 1;
+                if of.contains("resolution") {
+                    let chosen: String = rows[0].try_get_unchecked(0).unwrap();
+                    assert_eq!(chosen, span.1, "{of}");
+                } else if sql.contains(span.1) {
+                    assert_prunes(root, &sql, span.3).await;
+                    planned += 1;
+                    if rows.is_empty() {
+                        empty.push(of);
+                    }
+                }
             }
         }
+        assert!(run > 80 && planned > 30, "{run}, {planned}");
+        assert!(empty.is_empty(), "nothing to see: {empty:?}");
     }
-    assert!(run > 40 && with_rows > 30 && planned > 10, "{run}, {with_rows}, {planned}");
 }
 
-/// An hour lies in two or three hourly partitions, and each table is read by a key.
-async fn assert_prunes(root: &mut MySqlConnection, sql: &str) {
+/// Only the partitions of that time are read, and each table by a key.
+async fn assert_prunes(root: &mut MySqlConnection, sql: &str, most: usize) {
     let plan = root.fetch_all(format!("EXPLAIN {sql}").as_str()).await.unwrap();
     let mut reads_points = false;
     for row in &plan {
@@ -166,7 +202,7 @@ async fn assert_prunes(root: &mut MySqlConnection, sql: &str) {
             continue;
         }
         reads_points = true;
-        assert!(partitions.split(',').count() <= 3, "{partitions}\n{sql}");
+        assert!(partitions.split(',').count() <= most, "{partitions}\n{sql}");
         assert!(column("key").is_some(), "points are read without a key:\n{sql}");
     }
     assert!(reads_points, "no partitioned table in the plan of\n{sql}");
@@ -179,11 +215,17 @@ pub async fn hosts_have_charts_and_names_are_only_text(site: &Site) {
     browser.screen(360, 800, false).await;
     browser.open(&format!("{}/environments/{ENVIRONMENT}", server.address)).await;
     browser.assert_sound("the environment").await;
-    let link = browser.value("document.querySelector('tbody a').href").await;
-    assert_eq!(browser.text("tbody th").await, HOST);
-    for (width, dark) in [(1280, false), (360, true)] {
+    let hosts = browser.text("tbody").await;
+    assert!(hosts.contains(HOST) && hosts.contains(nice::HOST), "{hosts}");
+    let link = "[...document.querySelectorAll('tbody a')].find((a) => a.innerText.includes('script')).href";
+    let link = browser.value(link).await;
+    nice::look(&browser, &server.address).await;
+    let link = link.as_str().unwrap();
+    // From windows, from minutes, from hours.
+    for (width, dark, range) in [(1280, false, 3_600), (360, true, 86_400), (1280, true, 2_592_000)]
+    {
         browser.screen(width, 800, dark).await;
-        browser.open(link.as_str().unwrap()).await;
+        browser.open(&format!("{link}?range={range}")).await;
         browser.until("document.body.dataset.ready === 'true'").await;
         browser.assert_sound("the host").await;
         let drawn = browser.value("document.querySelectorAll('.chart[data-drawn]').length").await;
@@ -192,7 +234,6 @@ pub async fn hosts_have_charts_and_names_are_only_text(site: &Site) {
         let inked = "[...document.querySelectorAll('.chart canvas')].every((c) => \
             c.getContext('2d').getImageData(0, 0, c.width, c.height).data.some((b) => b > 0))";
         assert_eq!(browser.value(inked).await, true, "a chart is empty");
-        browser.picture(&format!("host-{width}-{}", if dark { "dark" } else { "light" })).await;
     }
     assert_eq!(browser.text("h1.page").await, HOST);
     assert!(browser.text(".legend").await.contains("<script>"), "labels are text");

@@ -19,6 +19,10 @@ use uuid::Uuid;
 
 use crate::browser::Browser;
 
+mod leaks;
+
+pub use leaks::nothing_public_names_anybody;
+
 const NOW_MS: i64 = 1_795_296_000_000;
 const HOSTILE: &str = "<script>window.pwned=1</script>";
 
@@ -76,7 +80,7 @@ fn well() -> Snapshot {
         environments: vec![
             environment("acme", 240, 4),
             environment("globex", 1_312, 5),
-            environment(HOSTILE, 3, 6),
+            environment("initech", 57, 6),
         ],
         troubles: Vec::new(),
     }
@@ -108,7 +112,7 @@ fn outage() -> Snapshot {
     for e in &mut snapshot.environments {
         e.freshest_s = 240;
     }
-    snapshot.troubles.push(format!("consumer-0 {HOSTILE} can't be asked"));
+    snapshot.troubles.push("consumer-0 can't be asked: it does not answer".to_owned());
     snapshot
 }
 
@@ -127,6 +131,38 @@ fn lost() -> Snapshot {
     let mut snapshot = well();
     snapshot.environments[0].lost = 2;
     snapshot
+}
+
+/// Names that are markup.
+fn hostile() -> Snapshot {
+    let mut snapshot = outage();
+    snapshot.environments[2].environment = HOSTILE.to_owned();
+    snapshot.programs[0].name = HOSTILE.to_owned();
+    snapshot.troubles.push(format!("consumer-0 {HOSTILE} can't be asked"));
+    snapshot
+}
+
+/// Two hundred environments, some with names as long as names may be and without a place to break.
+fn many() -> Snapshot {
+    let mut snapshot = recovery();
+    let example = snapshot.environments[1].clone();
+    snapshot.environments = (0..200)
+        .map(|i| EnvironmentState {
+            environment: match i % 50 {
+                7 => format!("{i}-{}", "acmeglobex".repeat(12)),
+                _ => format!("acme-globex-{i:03}"),
+            },
+            late: i64::from(i % 40 == 3) * 1_234_567,
+            ..example.clone()
+        })
+        .collect();
+    snapshot
+}
+
+/// A new installation: nobody looked yet, nobody sent.
+fn empty() -> Snapshot {
+    let unknown = Part::ALL.map(Component::unknown).into();
+    Snapshot { at_ms: NOW_MS, components: unknown, ..Snapshot::default() }
 }
 
 /// Ninety days with two bad ones.
@@ -161,7 +197,7 @@ fn history(last: &Snapshot) -> History {
     history
 }
 
-fn incidents(open: bool) -> Vec<Incident> {
+fn incidents(open: bool, hostile: bool) -> Vec<Incident> {
     let at = |minutes: i64| jiff::Timestamp::from_millisecond(NOW_MS - minutes * 60_000).unwrap();
     let update =
         |minutes, phase, text: &str| Update { at: at(minutes), phase, text: text.to_owned() };
@@ -186,7 +222,11 @@ fn incidents(open: bool) -> Vec<Incident> {
     let private = Incident {
         id: Uuid::from_u128(2),
         opening: opening("acme moves to another shard", Impact::Maintenance, false),
-        updates: vec![update(9_000, Phase::Resolved, &format!("Done. {HOSTILE}"))],
+        updates: vec![update(
+            9_000,
+            Phase::Resolved,
+            &format!("Done. {}", if hostile { HOSTILE } else { "" }),
+        )],
     };
     let current = Incident {
         id: Uuid::from_u128(3),
@@ -218,23 +258,46 @@ impl Page {
     }
 
     fn show(&mut self, name: &'static str, snapshot: &Snapshot) {
-        let history = self.history.entry(name).or_insert_with(|| history(snapshot));
-        let incidents = incidents(name == "outage");
+        let first_look = || match name {
+            "empty" => History::default(),
+            _ => history(snapshot),
+        };
+        let history = self.history.entry(name).or_insert_with(first_look);
+        let incidents = match name {
+            "empty" => Vec::new(),
+            _ => incidents(["outage", "hostile"].contains(&name), name == "hostile"),
+        };
         let facts = Facts { snapshot, history, incidents: &incidents };
         *self.shared.write().unwrap() = Rendered::new("Spillway", 1, facts).unwrap();
     }
 }
 
+/// Width, and whether it is dark.
+const SCREENS: [(u32, bool); 5] =
+    [(1280, false), (1280, true), (768, false), (390, true), (360, false)];
+
 /// Both pages as the screens of people show them.
 pub async fn look_at_everything() {
     let browser = Browser::start().await;
     let mut page = Page::serve().await;
-    let scenes =
-        [("normal", well()), ("outage", outage()), ("recovery", recovery()), ("lost", lost())];
+    let scenes = [
+        ("normal", well()),
+        ("outage", outage()),
+        ("recovery", recovery()),
+        ("lost", lost()),
+        ("hostile", hostile()),
+        ("many", many()),
+        ("empty", empty()),
+    ];
     for (name, snapshot) in &scenes {
         page.show(name, snapshot);
         for (path, audience) in [("/", "operators"), ("/public", "public")] {
-            for (width, dark) in [(1280, false), (1280, true), (360, false), (360, true)] {
+            let screens = match *name {
+                "normal" | "outage" | "recovery" => &SCREENS[..],
+                // What is special in the others is their text: light, the widest and the narrowest.
+                _ => &[SCREENS[0], SCREENS[4]],
+            };
+            for &(width, dark) in screens {
                 browser.screen(width, 900, dark).await;
                 browser.open(&format!("{}{path}", page.address)).await;
                 let shade = if dark { "dark" } else { "light" };
@@ -242,6 +305,10 @@ pub async fn look_at_everything() {
                 browser.assert_sound(&file).await;
                 if *name != "lost" && (audience == "operators" || !dark) {
                     browser.picture(&file).await;
+                }
+                if width == 1280 && audience == "operators" {
+                    browser.screen(width, 1_120, dark).await;
+                    browser.glimpse(&format!("status-{name}-{width}-{shade}-top")).await;
                 }
             }
             assert_told(&browser, name, audience).await;
@@ -257,13 +324,19 @@ async fn assert_told(browser: &Browser, scene: &str, audience: &str) {
         (browser.text("#tile-delayed .value").await, browser.text("#tile-lost .value").await);
     let expected = match scene {
         "normal" => ("Everything arrives", "nothing", "nothing"),
-        "outage" => ("Kafka is down; data is kept and delayed", "4 min", "nothing"),
+        "outage" | "hostile" => ("Kafka is down; data is kept and delayed", "4 min", "nothing"),
         "recovery" => ("Delayed: some data is still on its way", "6 min", "nothing"),
+        "many" => ("Delayed: some data is still on its way", "6 min", "nothing"),
+        "empty" => ("Nothing is known yet", "–", "–"),
         _ => ("Some data is lost", "nothing", "2"),
     };
     assert_eq!((headline.as_str(), delayed.as_str(), lost.as_str()), expected, "{scene}");
     let all = browser.value("document.documentElement.outerHTML").await.to_string();
-    let names = ["acme", "globex", "pwned", "ingest-api-0", "consumer-0"];
+    let names = match scene {
+        "empty" => &[][..],
+        "hostile" => &["acme", "globex", "pwned", "consumer-0"],
+        _ => &["acme", "globex", "ingest-api-0", "consumer-0"],
+    };
     for name in names {
         // What the operators see shows that the search would find it.
         let shown = all.contains(name);
@@ -284,4 +357,20 @@ async fn keeps_itself_current(browser: &Browser, page: &mut Page, outage: &Snaps
         .await;
     browser.until("document.title.startsWith('Kafka is down')").await;
     browser.assert_sound("the page after its live part was renewed").await;
+    stays_where_it_is(browser, page, outage).await;
+}
+
+/// Other figures move nothing, and whoever scrolled stays there.
+async fn stays_where_it_is(browser: &Browser, page: &mut Page, outage: &Snapshot) {
+    let place = "[document.getElementById('component-keeping').getBoundingClientRect().top, \
+        document.documentElement.scrollHeight].map(Math.round)";
+    browser.value("scrollTo(0, 700)").await;
+    let before = browser.value(place).await;
+    let mut later = outage.clone();
+    set(&mut later, "measured", 9.0, Some(1_234_567.0), Some(86_000.0));
+    set(&mut later, "parked", 1_234_567.0, None, None);
+    later.components.iter_mut().for_each(|one| one.response_ms = Some(12_345.6));
+    page.show("outage", &later);
+    browser.until("document.getElementById('live').innerText.includes('12.3 s')").await;
+    assert_eq!(browser.value(place).await, before, "the page jumps under its reader");
 }

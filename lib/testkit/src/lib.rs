@@ -17,6 +17,7 @@ pub mod http;
 pub mod metrics;
 pub mod stack;
 pub mod rollup_proof;
+pub mod grafana;
 
 pub use error::StackError;
 pub use progress::Progress;

@@ -43,6 +43,9 @@ pub struct Sample {
     pub mean: Option<f64>,
     pub sum: Option<f64>,
     pub last: Option<f64>,
+    /// How far a counter rose, as the keeper computed it, and the seconds it took; windows of 10 s
+    /// have none.
+    pub rise: Option<(f64, i64)>,
 }
 
 pub async fn hosts(server: &mut Server, environment: &str) -> Result<Vec<HostFacts>, MysqlFault> {
@@ -86,6 +89,30 @@ pub async fn host(
                 })
             });
             facts.transpose()
+        })
+        .await
+}
+
+/// Shaded in a chart; more would be one grey wall.
+const GAP_MARKS_MAX: u32 = 200;
+
+/// From, to and state of what is missing since then.
+pub async fn gap_marks(
+    server: &mut Server,
+    environment: &str,
+    host: &str,
+    since: i64,
+) -> Result<Vec<(i64, i64, String)>, MysqlFault> {
+    server
+        .ask(async |conn| {
+            let sql = "SELECT CAST(from_ts AS SIGNED), CAST(to_ts AS SIGNED), state
+                       FROM spillway.gaps
+                       WHERE environment = ? AND host = ? AND to_ts >= ?
+                       AND from_ts IS NOT NULL AND to_ts IS NOT NULL
+                       ORDER BY from_ts DESC LIMIT ?";
+            let asked = sqlx::query(sql).bind(environment).bind(host).bind(since);
+            let rows = asked.bind(GAP_MARKS_MAX).fetch_all(conn).await?;
+            rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?, text(row, 2)?))).collect()
         })
         .await
 }
@@ -134,13 +161,23 @@ pub async fn metrics(
         .await
 }
 
-/// The server gives up by itself as well, should this side be gone.
+/// The server gives up by itself as well, should this side be gone. VIEW and RISE are ours.
 const SAMPLES_SQL: &str = "SELECT /*+ MAX_EXECUTION_TIME(5000) */
     m.labels, s.kind, CAST(m.ts DIV ? * ? AS SIGNED) AS at, SUM(m.`sum`) / SUM(m.cnt),
-    SUM(m.`sum`), MAX(m.`last`)
-    FROM spillway.metrics_10s m JOIN spillway.series s ON s.series_id = m.series_id
+    SUM(m.`sum`), MAX(m.`last`), RISE
+    FROM spillway.VIEW m JOIN spillway.series s ON s.series_id = m.series_id
     WHERE m.environment = ? AND m.host = ? AND m.metric = ? AND m.ts >= ? AND m.ts < ?
     GROUP BY m.series_id, m.labels, s.kind, at ORDER BY m.series_id, at LIMIT 50000";
+
+/// Windows have no `increase`, rollups have.
+fn samples_sql(range: Range) -> String {
+    let (view, rise) = match range.row_s() {
+        10 => ("metrics_10s", "NULL, 0"),
+        60 => ("metrics_1m", "SUM(m.increase), COUNT(m.increase)"),
+        _ => ("metrics_1h", "SUM(m.increase), COUNT(m.increase)"),
+    };
+    SAMPLES_SQL.replace("VIEW", view).replace("RISE", rise)
+}
 
 pub async fn samples(
     server: &mut Server,
@@ -151,7 +188,8 @@ pub async fn samples(
     let from = to - i64::from(range.seconds);
     server
         .ask(async |conn| {
-            let rows = sqlx::query(SAMPLES_SQL)
+            let sql = samples_sql(range);
+            let rows = sqlx::query(&sql)
                 .bind(range.step)
                 .bind(range.step)
                 .bind(of.environment)
@@ -162,6 +200,9 @@ pub async fn samples(
                 .fetch_all(conn)
                 .await?;
             let samples = rows.iter().map(|row| {
+                // A NULL in every row has no type of its own.
+                let rise: Option<f64> = row.try_get_unchecked(6)?;
+                let rows: i64 = row.try_get(7)?;
                 Ok(Sample {
                     labels: text(row, 0)?,
                     kind: text_or_null(row, 1)?.unwrap_or_default(),
@@ -169,6 +210,7 @@ pub async fn samples(
                     mean: row.try_get(3)?,
                     sum: row.try_get(4)?,
                     last: row.try_get(5)?,
+                    rise: rise.map(|rise| (rise, rows * i64::from(range.row_s()))),
                 })
             });
             samples.collect()

@@ -44,6 +44,10 @@ pub fn curves(samples: Vec<Sample>, range: Range, to: i64) -> Json {
 fn value_of(sample: &Sample, step: i64, before: Option<&(String, i64, f64)>) -> Option<f64> {
     match sample.kind.as_str() {
         "delta" => Some(sample.sum? / step as f64),
+        "cumulative" if sample.rise.is_some() => {
+            let (rise, seconds) = sample.rise?;
+            Some(rise / seconds.max(1) as f64)
+        }
         "cumulative" => {
             let (_, at, last) = before.filter(|(labels, _, _)| *labels == sample.labels)?;
             let rise = sample.last? - last;
@@ -74,7 +78,7 @@ mod tests {
     fn sample(kind: &str, at: i64, last: f64) -> Sample {
         let labels = "{\"device\":\"<b>\"}".to_owned();
         let kind = kind.to_owned();
-        Sample { labels, kind, at, mean: Some(last), sum: Some(last), last: Some(last) }
+        Sample { labels, kind, at, mean: Some(last), sum: Some(last), last: Some(last), rise: None }
     }
 
     const RANGE: Range = Range { seconds: 50, step: 10 };
@@ -87,6 +91,14 @@ mod tests {
         assert_eq!(drawn["ts"], json!([0, 10, 20, 30, 40]));
         assert_eq!(drawn["series"][0]["values"], json!([null, 5.0, null, null, 1.0]));
         assert_eq!(drawn["series"][0]["label"], "<b>", "text, for the page to keep as text");
+    }
+
+    #[test]
+    fn a_rollups_increase_is_taken_as_the_keeper_computed_it() {
+        let mut minute = sample("cumulative", 20, 7.0);
+        minute.rise = Some((120.0, 60));
+        let drawn = curves(vec![minute], RANGE, 50);
+        assert_eq!(drawn["series"][0]["values"], json!([null, null, 2.0, null, null]));
     }
 
     #[test]

@@ -18,8 +18,12 @@ use ask::{HostFacts, KnownMetric};
 pub use ask::HOSTS_MAX;
 
 /// What the range links offer: seconds and words.
-const RANGES: [(u32, &str); 4] =
-    [(3_600, "1 h"), (21_600, "6 h"), (86_400, "24 h"), (604_800, "7 d")];
+const RANGES: [(u32, &str); 5] =
+    [(3_600, "1 h"), (21_600, "6 h"), (86_400, "24 h"), (604_800, "7 d"), (2_592_000, "30 d")];
+/// Longer stretches are drawn from minutes, and from hours: the windows of a week are 60,480 rows
+/// of each series, its minutes a sixth of that.
+const WINDOWS_UP_TO_S: u32 = 21_600;
+const MINUTES_UP_TO_S: u32 = 604_800;
 /// Points of a curve; more than a chart has pixels helps nobody.
 const POINTS_MAX: u32 = 360;
 /// Charts on one page.
@@ -52,9 +56,18 @@ impl Range {
         let asked = address::query_value(query, "range").and_then(|text| text.parse().ok());
         let known = RANGES.iter().find(|(seconds, _)| Some(*seconds) == asked);
         let seconds = known.map_or(3_600, |(seconds, _)| *seconds);
-        // Stored windows are 10 s long.
-        let step = (seconds / POINTS_MAX).div_ceil(10).max(1) * 10;
+        let row = Self { seconds, step: 0 }.row_s();
+        let step = (seconds / POINTS_MAX).div_ceil(row).max(1) * row;
         Self { seconds, step }
+    }
+
+    /// Seconds of one row of the view that is read: windows, minutes or hours.
+    fn row_s(self) -> u32 {
+        match self.seconds {
+            0..=WINDOWS_UP_TO_S => 10,
+            ..=MINUTES_UP_TO_S => 60,
+            _ => 3_600,
+        }
     }
 }
 
@@ -92,6 +105,8 @@ struct HostTemplate<'a> {
     newest: String,
     on_the_way: String,
     gaps: String,
+    /// `[[from, to, "late"], …]` in Unix seconds, for the charts.
+    gap_marks: String,
     version: String,
     charts: Vec<Chart>,
     others: Vec<Other>,
@@ -164,6 +179,8 @@ pub async fn host_page(
         return Err(UsageError("There is no such host here.".to_owned()).into());
     };
     let gaps = ask::gaps(&mut server, environment, host).await?;
+    let since = jiff::Timestamp::now().as_second() - i64::from(range.seconds);
+    let marks = ask::gap_marks(&mut server, environment, host, since).await?;
     let metrics = ask::metrics(&mut server, environment, host).await?;
     let asked = address::query_value(query, "metric");
     let (charts, others) = chosen(metrics, asked.as_deref());
@@ -189,6 +206,7 @@ pub async fn host_page(
         newest: words::age(facts.age_s as f64),
         on_the_way: words::known(facts.backlog.map(|n| n as f64), words::count),
         gaps,
+        gap_marks: serde_json::json!(marks).to_string(),
         version: facts.version,
         charts: charts.into_iter().map(chart).collect(),
         others: others
@@ -280,8 +298,10 @@ mod tests {
         for (seconds, _) in RANGES {
             let range = Range::from_query(&format!("range={seconds}"));
             assert!(range.seconds == seconds && seconds / range.step <= POINTS_MAX);
-            assert_eq!(range.step % 10, 0);
+            assert_eq!(range.step % range.row_s(), 0, "whole rows");
         }
         assert_eq!(Range::from_query("range=99999999").seconds, 3_600);
+        let rows = RANGES.map(|(seconds, _)| Range { seconds, step: 0 }.row_s());
+        assert_eq!(rows, [10, 10, 60, 60, 3_600]);
     }
 }
