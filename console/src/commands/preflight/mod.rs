@@ -31,7 +31,10 @@ const TOKEN_DAYS_MIN: i64 = 14;
 const FIXES: [(&str, &str); 16] = [
     ("maintenance", "wait for its end; or maintenance begin --take-over-from"),
     ("kafka copies", "bring the broker back, and wait until its copies are in sync"),
-    ("kafka quorum", "bring the controllers back first; stop one node at a time"),
+    (
+        "kafka quorum",
+        "bring those back that are behind; it takes three controllers for one to be spared",
+    ),
     ("kafka without", "wait until all copies are in sync; or not this one"),
     ("kafka", "is it up, and is kafka.brokers right? See `spillway doctor`"),
     ("mysql", "`spillway shard ls` tells which; then shard switchover or rebuild"),
@@ -98,7 +101,9 @@ pub async fn run(desk: &Desk, options: &Preflight) -> Result<Answer, Failure> {
     }
     let mut answer = Answer::default();
     answer.worsen(lines.verdict);
-    answer.fact("stopping", options.stop.clone());
+    if !options.stop.is_empty() {
+        answer.fact("stopping", options.stop.clone());
+    }
     answer.section("checks", &["check", "state", "detail", "fix"]).rows = lines.rows;
     if lines.verdict == Verdict::Critical && !options.stop.is_empty() {
         answer.note("Do not stop it now.");

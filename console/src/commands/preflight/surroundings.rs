@@ -74,11 +74,16 @@ async fn kafka_certificate(desk: &Desk, address: &str, lines: &mut Lines) {
 fn certificate(expires_at_s: i64) -> (Verdict, String) {
     let left = expires_at_s.saturating_sub(Timestamp::now().as_second());
     let at = Timestamp::from_second(expires_at_s).map(|at| at.to_string()).unwrap_or_default();
-    match left {
-        ..=0 => (Verdict::Critical, format!("it ended on {at}")),
-        ..=CERTIFICATE_S_LATE => (Verdict::Critical, format!("it ends on {at}, in {}", days(left))),
-        ..=CERTIFICATE_S_MIN => (Verdict::Warning, format!("it ends on {at}, in {}", days(left))),
-        _ => (Verdict::Ok, format!("good for {}, until {at}", days(left))),
+    if left <= 0 {
+        return (Verdict::Critical, format!("it ended on {at}"));
+    }
+    let ends = format!("it ends on {at}, in {}", days(left));
+    if left <= CERTIFICATE_S_LATE {
+        return (Verdict::Critical, ends);
+    }
+    match left <= CERTIFICATE_S_MIN {
+        true => (Verdict::Warning, ends),
+        false => (Verdict::Ok, format!("good for {}, until {at}", days(left))),
     }
 }
 
@@ -155,7 +160,7 @@ fn controllers(quorum: &Quorum) -> (Verdict, String) {
     let (voters, well) = (quorum.voters.len(), well.count());
     let needed = voters / 2 + 1;
     let detail = format!(
-        "{well} of {voters} controllers are up to date, {needed} needed; {} leads",
+        "{well} of {voters} controllers are up to date, {needed} needed; number {} leads",
         quorum.leader
     );
     match well.checked_sub(needed) {

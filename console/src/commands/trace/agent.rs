@@ -56,9 +56,12 @@ pub async fn look(desk: &Desk, id: &BatchId, stored: Option<&Stored>) -> Hop {
     Hop::new(HOP, "unknown", text)
 }
 
+/// Programs are asked one after another, and one that is frozen must not hold up the answer.
+const PAGE_WITHIN: std::time::Duration = std::time::Duration::from_secs(2);
+
 /// The page of an agent that spillway.toml lists among the programs.
 async fn own_page(desk: &Desk, agent_id: &str) -> Option<Json> {
-    let http = Http::new(desk.settings.remote_deadline.get()).ok()?;
+    let http = Http::new(desk.settings.remote_deadline.get().min(PAGE_WITHIN)).ok()?;
     for program in &desk.settings.status.programs {
         let Ok(answer) = http.get(&join(&program.admin, "/status")).await else { continue };
         let page: Option<Json> = serde_json::from_slice(&answer.body).ok();

@@ -115,6 +115,8 @@ impl Kafka {
                 return Ok(());
             }
             let Some(Ok(message)) = consumer.poll(SILENCE.min(self.deadline)) else {
+                // There is more, and it did not come: that is no proof of absence.
+                search.whole = false;
                 return Ok(());
             };
             search.looked_at += 1;
