@@ -187,9 +187,10 @@ async fn thousands_of_idle_and_hundreds_of_hostile_connections_meet_their_bounds
     target.forget_peak();
 
     let (came, mut crowd) = (Arc::new(AtomicU64::new(0)), JoinSet::new());
-    for (net, number, addresses, habits) in
-        [(1, HOLDERS, HOLDERS_ADDRESSES, holders()), (2, RASCALS, RASCALS, rascals(&token("acme")))]
-    {
+    let holder = |nth| if nth < CROWDED { 0 } else { 1 + nth % HOLDERS_ADDRESSES };
+    let crowds: [(u8, usize, &dyn Fn(usize) -> usize, Vec<Habit>); 2] =
+        [(1, HOLDERS, &holder, holders()), (2, RASCALS, &|nth| nth, rascals(&token("acme")))];
+    for (net, number, place, habits) in crowds {
         let habits: Vec<Arc<Habit>> = habits.into_iter().map(Arc::new).collect();
         for (nth, habit) in habits.iter().cycle().take(number).enumerate() {
             let source = source(net, place(nth));
