@@ -3,8 +3,8 @@
 //! So much is in work at once and no more. Who waits is served environment by environment, the one
 //! with the least in work first, so that a flood of one waits behind its own requests and not the
 //! others behind it. Where one piece of work is long, one environment never has all places, so that
-//! another need not wait for what cannot be interrupted ([`Turns::long`]). Those who wait are bounded by the connections: a connection has one
-//! request at a time.
+//! another need not wait for what cannot be interrupted ([`Turns::long`]). Those who wait are
+//! bounded by the connections: a connection has one request at a time.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
