@@ -1,11 +1,11 @@
-//! What one token may send: requests, bytes and points a second, series an hour, as tokens.toml says
-//! (`limits`). Its connections are counted where they come in (`http::doors`).
+//! What one token may send: requests, bytes and points a second, series an hour, as tokens.toml
+//! says (`limits`). Its connections are counted where they come in (`http::doors`).
 //!
 //! Each counts as time: what was sent takes so long at the allowed rate, and a token that is
 //! further ahead of the clock than a burst waits. The size of a request is known only once it was
 //! read, so it is charged afterwards: one that is large passes, and what follows it waits. Each
-//! server counts by itself; behind n of them a token gets n times its limits. Series are not charged
-//! but told apart ([`series`]).
+//! server counts by itself; behind n of them a token gets n times its limits. Series are not
+//! charged but told apart ([`series`]).
 
 mod series;
 

@@ -36,8 +36,11 @@ const PAUSE: Duration = Duration::from_secs(5);
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// More patience than by default (10 s, 30 s), so that whoever holds a connection keeps it.
 const PATIENT_API: &str = "[http]\nhead_within = \"2m\"\nfirst_byte_within = \"2m\"\n";
-/// The settings' default, and those who are leaving.
-const PLACES_MAX: f64 = 4_096.0 + 64.0;
+/// The settings' default, those who are leaving, and those who left and are not counted out yet.
+const PLACES_MAX: f64 = 4_096.0 + 64.0 + 256.0;
+/// One in so many of the neighbour's connections may be closed as it comes, which every sender
+/// tries again: those who make room need a moment to leave, and more may come within it.
+const CLOSED_PART_MAX: usize = 20;
 
 /// What one connection does before it waits for its end.
 #[derive(Clone)]
@@ -187,9 +190,10 @@ async fn thousands_of_idle_and_hundreds_of_hostile_connections_meet_their_bounds
     target.forget_peak();
 
     let (came, mut crowd) = (Arc::new(AtomicU64::new(0)), JoinSet::new());
-    for (net, number, addresses, habits) in
-        [(1, HOLDERS, HOLDERS_ADDRESSES, holders()), (2, RASCALS, RASCALS, rascals(&token("acme")))]
-    {
+    let holder = |nth| if nth < CROWDED { 0 } else { 1 + nth % HOLDERS_ADDRESSES };
+    let crowds: [(u8, usize, &dyn Fn(usize) -> usize, Vec<Habit>); 2] =
+        [(1, HOLDERS, &holder, holders()), (2, RASCALS, &|nth| nth, rascals(&token("acme")))];
+    for (net, number, place, habits) in crowds {
         let habits: Vec<Arc<Habit>> = habits.into_iter().map(Arc::new).collect();
         for (nth, habit) in habits.iter().cycle().take(number).enumerate() {
             let source = source(net, place(nth));
@@ -205,8 +209,8 @@ async fn thousands_of_idle_and_hundreds_of_hostile_connections_meet_their_bounds
     let count = |name: &str| metrics.sum(&format!("spillway_ingest_connections_{name}_total"));
     let statuses = |status: u16| beside.iter().filter(|(_, got)| *got == status).count();
     println!(
-        "| {HOLDERS} idle, {RASCALS} hostile | came {} | at most {most} open | refused {} | shed {} \
-         | malformed {} | peak {} MiB of {} |",
+        "| {HOLDERS} idle, {RASCALS} hostile | came {} | at most {most} open | refused {} \
+         | shed {} | malformed {} | peak {} MiB of {} |",
         came.load(Ordering::Relaxed),
         count("refused"),
         count("shed"),
@@ -232,6 +236,8 @@ async fn thousands_of_idle_and_hundreds_of_hostile_connections_meet_their_bounds
     assert!(most > PLACES_MAX / 2.0, "the crowd was there: {most}");
     assert!(count("refused") > 0.0 && count("shed") > 0.0);
     assert!(statuses(200) > 0, "the neighbour was served");
-    assert_eq!(statuses(200) + statuses(503), beside.len(), "and refused by nothing but 503");
+    let closed = statuses(0);
+    assert_eq!(statuses(200) + statuses(503) + closed, beside.len(), "and refused by nothing else");
+    assert!(closed * CLOSED_PART_MAX <= beside.len(), "{closed} connections were closed");
     assert_eq!(metrics.sum("spillway_ingest_panics_total"), 0.0);
 }

@@ -23,6 +23,9 @@ use crate::authenticate::Caller;
 use crate::metrics::Metrics;
 use crate::settings::IngestSettings;
 
+/// Small requests that are checked at once, at least: one place more than one environment gets.
+const SMALL_AT_ONCE_MIN: usize = 2;
+
 /// Why a request may not come in now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NotAdmitted {
@@ -67,9 +70,9 @@ impl Admission {
         let large = settings.admission.large_at_once as usize;
         Self {
             budget: Budget::new(&settings.admission, body_bytes_max, metrics),
-            small: Turns::short(threads),
-            large: Turns::long(large),
-            foreign: Turns::long(large),
+            small: Turns::new(threads.max(SMALL_AT_ONCE_MIN)),
+            large: Turns::new(large),
+            foreign: Turns::new(large),
             rules: file.map(|path| WatchedFile::start(path, reload, |text, _| Rules::parse(text))),
             topics_checked: AtomicBool::new(false),
             closing,

@@ -2,8 +2,8 @@
 //!
 //! So much is in work at once and no more. Who waits is served environment by environment, the one
 //! with the least in work first, so that a flood of one waits behind its own requests and not the
-//! others behind it. Where one piece of work is long, one environment never has all places, so that
-//! another need not wait for what cannot be interrupted ([`Turns::long`]). Those who wait are bounded by the connections: a connection has one
+//! others behind it; and one environment never has all places, so that another need not wait for
+//! what cannot be interrupted. Those who wait are bounded by the connections: a connection has one
 //! request at a time.
 
 use std::collections::{HashMap, VecDeque};
@@ -53,17 +53,9 @@ pub struct Turn {
 }
 
 impl Turns {
-    /// Places for `at_once` pieces of work of a few milliseconds, which one environment may have
-    /// all: the next one free is soon enough for another, and none idles meanwhile.
+    /// Places for `at_once` pieces of work, of which one environment has all but one.
     #[must_use]
-    pub fn short(at_once: usize) -> Self {
-        let at_once = at_once.max(1);
-        Self { all: Arc::new(All { at_once, own: at_once, state: Mutex::default() }) }
-    }
-
-    /// Places for `at_once` pieces of long work, of which one environment has all but one.
-    #[must_use]
-    pub fn long(at_once: usize) -> Self {
+    pub fn new(at_once: usize) -> Self {
         let (at_once, own) = (at_once.max(1), (at_once.max(1) - 1).max(1));
         Self { all: Arc::new(All { at_once, own, state: Mutex::default() }) }
     }
@@ -188,8 +180,8 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn one_environment_never_has_all_places_of_long_work() {
-        let turns = Turns::long(3);
+    async fn one_environment_never_has_all_places() {
+        let turns = Turns::new(3);
         let (acme, globex) = (environment("acme"), environment("globex"));
         let two = (turns.take(&acme, WAIT).await.unwrap(), turns.take(&acme, WAIT).await.unwrap());
         let (third, other) = tokio::join!(turns.take(&acme, WAIT), turns.take(&globex, WAIT));
@@ -204,7 +196,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_flood_waits_behind_itself_and_another_comes_next() {
-        let turns = Turns::short(2);
+        let turns = Turns::new(2);
         let (acme, globex) = (environment("acme"), environment("globex"));
         let (first, other) =
             (turns.take(&acme, WAIT).await.unwrap(), turns.take(&globex, WAIT).await.unwrap());
@@ -236,7 +228,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_turn_that_nobody_waits_for_any_more_goes_to_the_next() {
-        let turns = Turns::short(1);
+        let turns = Turns::new(1);
         let acme = environment("acme");
         let first = turns.take(&acme, WAIT).await.unwrap();
         let mut gone = Box::pin(turns.take(&acme, WAIT));

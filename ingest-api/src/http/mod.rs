@@ -1,7 +1,8 @@
 //! Connections: taken, bounded, served, closed in order. HTTP/1.1, by hyper alone.
 //!
 //! Bounds: open connections over all, per address and per token, handshakes under way, the wait for
-//! the first byte, the time of a head, requests and age of a connection. What a request itself may cost is bounded in its handler.
+//! the first byte, the time of a head, requests and age of a connection. What a request itself may
+//! cost is bounded in its handler.
 
 pub mod post_batches;
 
