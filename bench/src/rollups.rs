@@ -23,6 +23,7 @@ const SETTLE_S: u32 = 90;
 
 /// What to measure.
 #[derive(clap::Args, Debug)]
+#[group(id = "rollups")]
 pub struct Options {
     #[command(flatten)]
     pub load: consumer::Options,
