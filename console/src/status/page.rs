@@ -195,7 +195,6 @@ fn tiles(snapshot: &Snapshot, history: &History, operators: bool) -> Vec<Tile> {
     let parked = snapshot.hop("drained").and_then(|hop| hop.oldest_s).filter(|_| is_delayed);
     let ages = [age, snapshot.lag_s(), parked].into_iter().flatten();
     let age = ages.reduce(f64::max).unwrap_or(0.0);
-    let lost = snapshot.lost();
     let is_empty = snapshot.environments.is_empty();
     let applied = snapshot.hop("applied");
     let slots = &history.slots;
@@ -227,22 +226,7 @@ fn tiles(snapshot: &Snapshot, history: &History, operators: bool) -> Vec<Tile> {
             tone: if is_delayed { "degraded" } else { "up" },
             spark: String::new(),
         },
-        Tile {
-            id: "lost",
-            label: "Lost",
-            value: match lost {
-                0 if is_empty => words::UNKNOWN.to_owned(),
-                0 => "nothing".to_owned(),
-                _ => words::count(lost as f64),
-            },
-            note: match lost {
-                0 if is_empty => "no data has arrived yet".to_owned(),
-                0 => "no gap will stay open".to_owned(),
-                _ => "gaps that will not close, known by name".to_owned(),
-            },
-            tone: if lost > 0 { "down" } else { "up" },
-            spark: String::new(),
-        },
+        lost_tile(snapshot),
         Tile {
             id: "rate",
             label: "Points stored",
@@ -260,6 +244,26 @@ fn tiles(snapshot: &Snapshot, history: &History, operators: bool) -> Vec<Tile> {
             spark: component_rows::spark(&lags),
         },
     ]
+}
+
+fn lost_tile(snapshot: &Snapshot) -> Tile {
+    let (lost, is_empty) = (snapshot.lost(), snapshot.environments.is_empty());
+    Tile {
+        id: "lost",
+        label: "Lost",
+        value: match lost {
+            0 if is_empty => words::UNKNOWN.to_owned(),
+            0 => "nothing".to_owned(),
+            _ => words::count(lost as f64),
+        },
+        note: match lost {
+            0 if is_empty => "no data has arrived yet".to_owned(),
+            0 => "no gap will stay open".to_owned(),
+            _ => "gaps that will not close, known by name".to_owned(),
+        },
+        tone: if lost > 0 { "down" } else { "up" },
+        spark: String::new(),
+    }
 }
 
 /// Those in trouble first: of two hundred nobody looks at all.

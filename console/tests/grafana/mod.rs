@@ -217,7 +217,8 @@ pub async fn hosts_have_charts_and_names_are_only_text(site: &Site) {
     browser.assert_sound("the environment").await;
     let hosts = browser.text("tbody").await;
     assert!(hosts.contains(HOST) && hosts.contains(nice::HOST), "{hosts}");
-    let link = "[...document.querySelectorAll('tbody a')].find((a) => a.innerText.includes('script')).href";
+    let link = "[...document.querySelectorAll('tbody a')] \
+        .find((a) => a.innerText.includes('script')).href";
     let link = browser.value(link).await;
     nice::look(&browser, &server.address).await;
     let link = link.as_str().unwrap();

@@ -59,24 +59,26 @@ impl Dashboard {
             let list = self.json.pointer(pointer).and_then(Json::as_array);
             list.map_or(&[][..], Vec::as_slice)
         };
-        let text = |json: &Json| json.as_str().unwrap_or_default().to_owned();
-        let statement = |of: &Json, kind: &Json, sql: &Json| Statement {
-            of: text(of),
-            kind: text(kind),
-            sql: text(sql),
+        let text = |json: &Json, pointer: &str| {
+            json.pointer(pointer).and_then(Json::as_str).unwrap_or_default().to_owned()
         };
         let mut found = Vec::new();
         for panel in list("/panels") {
             let targets = panel.get("targets").and_then(Json::as_array);
             for target in targets.into_iter().flatten() {
-                found.push(statement(&panel["title"], &panel["type"], &target["rawSql"]));
+                let (of, kind) = (text(panel, "/title"), text(panel, "/type"));
+                found.push(Statement { of, kind, sql: text(target, "/rawSql") });
             }
         }
-        for one in list("/templating/list") {
-            found.push(statement(&one["name"], &"variable".into(), &one["query"]));
-        }
-        for one in list("/annotations/list") {
-            found.push(statement(&one["name"], &"annotation".into(), &one["target"]["rawSql"]));
+        let named = [
+            ("variable", "/templating/list", "/query"),
+            ("annotation", "/annotations/list", "/target/rawSql"),
+        ];
+        for (kind, pointer, sql) in named {
+            for one in list(pointer) {
+                let (of, sql) = (text(one, "/name"), text(one, sql));
+                found.push(Statement { of, kind: kind.to_owned(), sql });
+            }
         }
         found
     }

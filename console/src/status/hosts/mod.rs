@@ -64,8 +64,8 @@ impl Range {
     /// Seconds of one row of the view that is read: windows, minutes or hours.
     fn row_s(self) -> u32 {
         match self.seconds {
-            0..=WINDOWS_UP_TO_S => 10,
-            ..=MINUTES_UP_TO_S => 60,
+            short if short <= WINDOWS_UP_TO_S => 10,
+            middling if middling <= MINUTES_UP_TO_S => 60,
             _ => 3_600,
         }
     }
