@@ -47,6 +47,8 @@ pub async fn run(settings: KeeperSettings, ctx: Context) -> Result<Drained, RunE
         tokio::select! {
             () = ctx.shutdown.wait() => {}
             _ = changed.changed() => tracing::info!("the shard map changed"),
+            // A duty that failed would never be done again, in silence.
+            Some(Err(failed)) = duties.join_next() => return Err(failed.into()),
         }
         duties.shutdown().await;
     }

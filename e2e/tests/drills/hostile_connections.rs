@@ -191,14 +191,13 @@ async fn thousands_of_idle_and_hundreds_of_hostile_connections_meet_their_bounds
 
     let (came, mut crowd) = (Arc::new(AtomicU64::new(0)), JoinSet::new());
     let holder = |nth| if nth < CROWDED { 0 } else { 1 + nth % HOLDERS_ADDRESSES };
-    let crowds: [(u8, usize, &dyn Fn(usize) -> usize, Vec<Habit>); 2] =
-        [(1, HOLDERS, &holder, holders()), (2, RASCALS, &|nth| nth, rascals(&token("acme")))];
-    for (net, number, place, habits) in crowds {
-        let habits: Vec<Arc<Habit>> = habits.into_iter().map(Arc::new).collect();
-        for (nth, habit) in habits.iter().cycle().take(number).enumerate() {
-            let source = source(net, place(nth));
-            crowd.spawn(haunt(address, source, Arc::clone(habit), Arc::clone(&came)));
-        }
+    let holders = holders().into_iter().map(Arc::new).collect::<Vec<_>>();
+    let rascals = rascals(&token("acme")).into_iter().map(Arc::new).collect::<Vec<_>>();
+    let holders = holders.iter().cycle().take(HOLDERS).enumerate();
+    let rascals = rascals.iter().cycle().take(RASCALS).enumerate();
+    let crowds = holders.map(|(nth, habit)| (source(1, holder(nth)), habit));
+    for (source, habit) in crowds.chain(rascals.map(|(nth, habit)| (source(2, nth), habit))) {
+        crowd.spawn(haunt(address, source, Arc::clone(habit), Arc::clone(&came)));
     }
     let most = most_connections(&rig, SIEGE).await;
     let beside = neighbour.take();

@@ -23,8 +23,9 @@ use crate::authenticate::Caller;
 use crate::metrics::Metrics;
 use crate::settings::IngestSettings;
 
-/// Small requests that are checked at once, at least: one place more than one environment gets.
-const SMALL_AT_ONCE_MIN: usize = 2;
+/// Small requests that are checked at once beyond the processors: one environment alone keeps all
+/// of them busy, and another still finds a place.
+const SMALL_AT_ONCE_BEYOND: usize = 1;
 
 /// Why a request may not come in now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -70,7 +71,7 @@ impl Admission {
         let large = settings.admission.large_at_once as usize;
         Self {
             budget: Budget::new(&settings.admission, body_bytes_max, metrics),
-            small: Turns::new(threads.max(SMALL_AT_ONCE_MIN)),
+            small: Turns::new(threads + SMALL_AT_ONCE_BEYOND),
             large: Turns::new(large),
             foreign: Turns::new(large),
             rules: file.map(|path| WatchedFile::start(path, reload, |text, _| Rules::parse(text))),
