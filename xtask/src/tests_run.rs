@@ -94,17 +94,26 @@ fn targets_without_servers(root: &Path) -> Result<BTreeSet<String>, StackError> 
 }
 
 fn starts_stack(path: &Path) -> Result<bool, StackError> {
+    Ok(sources(path)?.iter().any(|source| source.contains("Stack::start")))
+}
+
+/// Tests of a target that starts servers; 0 of one that does not.
+fn tests_with_servers(path: &Path) -> Result<usize, StackError> {
+    if !starts_stack(path)? {
+        return Ok(0);
+    }
+    Ok(sources(path)?.iter().map(|source| source.matches("test(").count()).sum())
+}
+
+/// The text of a file, or of all files in a folder.
+fn sources(path: &Path) -> Result<Vec<String>, StackError> {
     if path.is_dir() {
-        for entry in entries(path)? {
-            if starts_stack(&entry)? {
-                return Ok(true);
-            }
-        }
-        return Ok(false);
+        let nested =
+            entries(path)?.iter().map(|entry| sources(entry)).collect::<Result<Vec<_>, _>>();
+        return Ok(nested?.concat());
     }
     let text = fs::read_to_string(path);
-    let text = text.map_err(StackError::io(format!("reading {}", path.display())))?;
-    Ok(text.contains("Stack::start"))
+    Ok(vec![text.map_err(StackError::io(format!("reading {}", path.display())))?])
 }
 
 fn entries(dir: &Path) -> Result<Vec<std::path::PathBuf>, StackError> {

@@ -21,7 +21,7 @@ use crate::settings::HttpSettings;
 const HANDSHAKES_PART: u32 = 4;
 /// Connections that were told to leave and have not left yet, beyond `connections_max`. They leave
 /// with their next step; more of them means that nobody is stepping, and then nobody comes in.
-const LEAVING_MAX: usize = 64;
+const LEAVING_MAX: usize = 256;
 /// The part of an IPv6 address that one customer has: /64.
 const IPV6_SOURCE: u128 = !0 << 64;
 

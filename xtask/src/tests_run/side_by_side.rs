@@ -1,6 +1,7 @@
 //! Test programs side by side: most of their time they wait for servers, and cargo runs them one
 //! after the other. What one prints is told when it has ended, whole.
 
+use std::cmp::Reverse;
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -35,7 +36,7 @@ struct Profile {
     test: bool,
 }
 
-/// Builds the test programs that `selection` names and runs them all, those with servers first.
+/// Builds the test programs that `selection` names and runs them all, the longest first.
 pub fn run(selection: &[&str], filter: &[&str]) -> Result<(), StackError> {
     let programs = built(selection)?;
     let (waiting, failed) = (Mutex::new(programs), Mutex::new(Vec::new()));
@@ -81,16 +82,17 @@ fn built(selection: &[&str]) -> Result<VecDeque<Program>, StackError> {
         Some(Program { name: name_of(&file), file, package })
     });
     let mut programs: Vec<Program> = programs.collect();
-    programs.sort_by_key(|program| !has_servers(program));
+    // What runs alone at the end would have a core for itself.
+    programs.sort_by_key(|program| Reverse(tests_with_servers(program)));
     Ok(programs.into())
 }
 
-/// Those take longest.
-fn has_servers(program: &Program) -> bool {
+/// How long a program will take, as far as its source tells.
+fn tests_with_servers(program: &Program) -> usize {
     let source = program.package.join("tests").join(&program.name);
-    [source.clone(), source.with_extension("rs")]
-        .iter()
-        .any(|source| super::starts_stack(source).unwrap_or(false))
+    let sources = [source.clone(), source.with_extension("rs")];
+    let mut sources = sources.iter().filter(|source| source.exists());
+    sources.find_map(|source| super::tests_with_servers(source).ok()).unwrap_or(0)
 }
 
 /// Without cargo's hash.
