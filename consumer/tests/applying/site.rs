@@ -54,12 +54,13 @@ pub struct Consumer {
 
 impl Site {
     pub async fn new() -> Self {
+        // Before the turn: whoever waits for it keeps the servers up.
+        let Servers { mysql, kafka, redis, stack } = servers().await;
         let turn = TURN.lock().await;
         let logs =
             tracing_subscriber::fmt().with_test_writer().with_max_level(tracing::Level::INFO);
         // Another test has done it.
         logs.try_init().unwrap_or_default();
-        let Servers { mysql, kafka, redis, stack } = servers().await;
         let options: MySqlConnectOptions = format!("mysql://stack:stack@{mysql}").parse().unwrap();
         let options = options.ssl_mode(MySqlSslMode::Preferred).pipes_as_concat(false);
         let mut conn = options.connect().await.unwrap();
