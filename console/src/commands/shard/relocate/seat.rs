@@ -98,8 +98,12 @@ pub fn stage(
         return Err(RelocateFault::NoPosition { shard: from.name.clone(), partition: *partition });
     }
     if is_vacant(target) {
+        // A source that rose already while the target has nothing: the target was failed over, in
+        // the middle of a move, to a replica that had not heard of it.
+        let is_left = source.seats.values().all(|seat| seat.epoch == MOVED_AWAY);
         for (standing, shard) in [(source, from), (target, to)] {
-            if standing.epoch != shard.epoch {
+            let rose = shard.name == from.name && is_left && standing.epoch == shard.epoch + 1;
+            if standing.epoch != shard.epoch && !rose {
                 let (name, found) = (shard.name.clone(), standing.epoch);
                 return Err(RelocateFault::Epoch { shard: name, expected: shard.epoch, found });
             }
@@ -235,6 +239,7 @@ mod tests {
         let taken = at("s1", 6, Some((10, 6)));
         assert_eq!(judge(&given_up, &taken).unwrap(), Stage::Finish);
         let left = at("s0", 3, Some((9, MOVED_AWAY)));
+        assert_eq!(judge(&left, &target).unwrap(), Stage::Copy, "a replica took over there");
         assert_eq!(judge(&left, &taken).unwrap(), Stage::Finish);
     }
 
@@ -256,9 +261,12 @@ mod tests {
 
     #[test]
     fn an_old_shards_toml_moves_nothing() {
-        let (source, target) = (at("s0", 3, Some((9, 3))), at("s1", 5, None));
+        let (source, mut target) = (at("s0", 3, Some((9, 3))), at("s1", 5, None));
         assert!(matches!(judge(&source, &target), Err(RelocateFault::Epoch { .. })));
         let none = at("s0", 2, None);
         assert!(matches!(judge(&none, &target), Err(RelocateFault::NoPosition { .. })));
+        target.epoch = 6;
+        let served = at("s0", 2, Some((9, 2)));
+        assert!(matches!(judge(&served, &target), Err(RelocateFault::Epoch { .. })));
     }
 }
