@@ -243,7 +243,7 @@ async fn finish(
         end = &mut poller => Some(end),
         () = moved => {
             is_moved = true;
-            tracing::warn!("groups moved to another shard: ending, to start with the new shards.toml");
+            tracing::warn!("groups moved to another shard: ending, to start with the new file");
             ctx.shutdown.trigger();
             None
         }

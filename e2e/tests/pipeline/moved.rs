@@ -71,7 +71,7 @@ async fn judge(rig: &Rig, sender: Sender) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_group_moves_under_load_and_its_console_is_killed_twice() {
-    let options = StackOptions { shards: 2, ..StackOptions::default() };
+    let options = StackOptions { shards: 2, replicas: 1, ..StackOptions::default() };
     let rig = Rig::start(options.set("consumer", HASTY_CONSUMER)).await;
     let (old, new) = ("s0", "s1");
     let pool = |name| rig.stack.servers().primary(name).expect("a primary").admin_pool();

@@ -28,8 +28,8 @@ use crate::mysql_url::MysqlUrl;
 use crate::settings::Problem;
 use crate::watched_file::{self, WatchedFile};
 
-/// In a row of `positions`, in place of a shard's epoch: the partition is being moved, or was moved,
-/// to another shard. No epoch ever reaches it, so no claim and no failover can undo it.
+/// In a row of `positions`, in place of a shard's epoch: the partition is being moved to another
+/// shard, or was. No epoch ever reaches it, so no claim and no failover can undo it.
 pub const MOVED_AWAY: u32 = u32::MAX;
 
 /// One version of the whole file, checked.

@@ -1,5 +1,6 @@
 //! `spillway shard ls|switchover|failover|rebuild`: which server is a shard's primary, and how
-//! another becomes it; `relocate/` moves groups to another shard. MySQL replicas by GTID; MariaDB's GTIDs differ and are refused.
+//! another becomes it; `relocate/` moves groups to another shard. MySQL replicas by GTID; MariaDB's
+//! GTIDs differ and are refused.
 //!
 //! The order is the safety: lock → fence the old primary → the replica has all it can have → it
 //! becomes writable and learns the next epoch → shards.toml names it. Consumers that still hold the

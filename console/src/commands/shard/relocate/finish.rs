@@ -1,13 +1,13 @@
 //! After a move: consumers are awaited, readers named, and what was left behind is removed; and the
 //! way back from a move that was broken off.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use spillway_runtime::mysql::text;
 use spillway_runtime::shards::{MOVED_AWAY, Shard, ShardMap};
 
 use super::super::promote::progress;
-use super::super::server::LOOK_EVERY;
+use super::super::server::{LOOK_EVERY, Member};
 use super::RelocateFault;
 use super::seat::{self, is_vacant, standing};
 use super::slice::{Act, Pair, Value, marks, rows};
@@ -19,6 +19,9 @@ use crate::consent::{Consent, Plan};
 use crate::desk::Desk;
 use crate::failure::Failure;
 use crate::reach::mysql::Server;
+
+/// A replica that is further behind than this is not waited for.
+const REPLICATED_WITHIN: Duration = Duration::from_secs(60);
 
 /// The groups are at `to` by shards.toml: what is left of a move is undone or removed.
 pub async fn settled(
@@ -199,6 +202,22 @@ async fn await_consumers(
     }
 }
 
+/// Until every replica of the shard has what its primary has: the only other copy is about to go.
+async fn replicated(desk: &Desk, to: &Shard) -> Result<(), Failure> {
+    if to.replicas.is_empty() {
+        return Ok(());
+    }
+    let gtids = Member::connect(desk, to, &to.primary).await?.status().await?.gtids;
+    for replica in &to.replicas {
+        let mut member = Member::connect(desk, to, &replica.url).await?;
+        if !member.has(&gtids, REPLICATED_WITHIN).await? {
+            return Err(RelocateFault::NotReplicated(member.address).into());
+        }
+        progress(&format!("{} has all of it", member.address));
+    }
+    Ok(())
+}
+
 /// Removes the groups' rows from every shard that does not serve them.
 async fn clean(
     desk: &Desk,
@@ -206,6 +225,7 @@ async fn clean(
     (to, scope): (&Shard, &Scope),
     answer: &mut Answer,
 ) -> Result<(), Failure> {
+    replicated(desk, to).await?;
     let mut removed = 0;
     for other in map.shards.iter().filter(|other| other.name != to.name) {
         let source = Server::connect(&desk.settings, other).await?;

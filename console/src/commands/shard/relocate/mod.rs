@@ -49,11 +49,11 @@ pub enum RelocateFault {
     #[error("the two shards are filled from different Kafka clusters")]
     Clusters,
     #[error(
-        "shard {shard} has no position of partition {partition}: is shards.toml the right one?"
+        "shard {shard} has no position of partition {partition}; is shards.toml the right one?"
     )]
     NoPosition { shard: String, partition: u16 },
     #[error(
-        "shards.toml says epoch {expected} of {shard}, its server says {found}: shards.toml is old, \
+        "shards.toml says epoch {expected} of {shard}, its server says {found}: the file is old, \
          or a failover was not finished; nothing was changed"
     )]
     Epoch { shard: String, expected: u32, found: u32 },
@@ -66,6 +66,11 @@ pub enum RelocateFault {
     Changed,
     #[error("the epoch of {0} rose in this moment: somebody else is at work; run it again")]
     Raced(String),
+    #[error(
+        "the replica {0} of the new shard has not got everything yet, so nothing was removed from \
+         the old one; run it again with --clean-source"
+    )]
+    NotReplicated(String),
     #[error(
         "after {PASSES_MAX} passes rows still differ: somebody writes them. The groups are served \
          by nobody: run it again, or move them to {0} to undo it"

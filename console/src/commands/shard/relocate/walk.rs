@@ -3,8 +3,8 @@
 //!
 //! Of each host the rollups' marks come first. A mark that is gone at the source when it is looked
 //! at has its rollup there already, and that is looked at later: so whatever the source's keeper
-//! does meanwhile, the target has the rollup, or the mark by which it makes it. The first pass leaves
-//! marks out: the target's keeper must not make a rollup of points that are still on their way.
+//! does meanwhile, the target has the rollup, or the mark by which it makes it. The first pass
+//! leaves marks out: the target's keeper must not make a rollup of points that are on their way.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
