@@ -127,7 +127,27 @@ async fn a_group_moves_under_load_and_its_console_is_killed_twice() {
     judge(&rig, moved).await;
     judge(&rig, during).await;
     judge(&rig, other).await;
+    rollups_say_what_their_points_say(&target).await;
     nothing_is_left(&source).await;
+}
+
+/// Those that moved and those that were made since, wherever nothing is marked.
+async fn rollups_say_what_their_points_say(target: &MySqlPool) {
+    let made = "SELECT COUNT(*) FROM spillway_store.rollup_1m m
+                JOIN spillway_store.series s ON s.series_id = m.series_id
+                WHERE s.environment = 'demo'";
+    until("there are rollups", async || number(target, made).await > 0).await;
+    let wrong = "SELECT COUNT(*) FROM (
+          SELECT p.series_id, p.window_ts DIV 60 * 60 AS minute_ts, SUM(COALESCE(p.cnt, 1)) AS cnt
+          FROM spillway_store.points p GROUP BY p.series_id, p.window_ts DIV 60 * 60) raw
+        JOIN spillway_store.series s ON s.series_id = raw.series_id AND s.environment = 'demo'
+        JOIN spillway_store.hosts h ON h.environment = s.environment AND h.host = s.host
+        LEFT JOIN spillway_store.rollup_marks k
+          ON k.host_id = h.host_id AND k.minute_ts = raw.minute_ts
+        LEFT JOIN spillway_store.rollup_1m m
+          ON m.series_id = raw.series_id AND m.minute_ts = raw.minute_ts
+        WHERE k.host_id IS NULL AND (m.cnt IS NULL OR m.cnt <> raw.cnt)";
+    assert_eq!(number(target, wrong).await, 0);
 }
 
 /// As a supervisor does.

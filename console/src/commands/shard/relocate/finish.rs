@@ -10,7 +10,7 @@ use super::super::promote::progress;
 use super::super::server::{LOOK_EVERY, Member};
 use super::RelocateFault;
 use super::seat::{self, is_vacant, standing};
-use super::slice::{Act, Pair, Value, marks, rows};
+use super::slice::{Act, Pair, Value, marks, release_keeper, rows};
 use super::walk::{Scope, walk};
 use crate::answer::{Answer, Verdict, duration};
 use crate::cli::Move;
@@ -60,6 +60,9 @@ pub async fn settled(
         if is_lost {
             let mut server = Server::connect(&desk.settings, to).await?;
             seat::take_back(&mut server, &scope.partitions).await?;
+            for shard in &map.shards {
+                release_keeper(&mut Server::connect(&desk.settings, shard).await?).await?;
+            }
             progress(&format!("{} serves them again", to.name));
         }
         if options.clean_source {

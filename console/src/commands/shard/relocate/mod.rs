@@ -14,7 +14,7 @@ mod seat;
 mod slice;
 mod walk;
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use spillway_runtime::shards::{Shard, ShardMap, expand};
 
@@ -29,11 +29,13 @@ use crate::failure::{Failure, UsageError};
 use crate::reach::mysql::Server;
 
 use self::seat::{Stage, Standing, standing};
-use self::slice::{Act, Pair, rows};
+use self::slice::{Act, Pair, release_keeper, rows};
 use self::walk::{Scope, walk};
 
 /// After so many passes that still found differences somebody else writes there.
-const PASSES_MAX: usize = 8;
+const PASSES_MAX: u32 = 8;
+/// Between two passes, once more for each before.
+const PASS_PAUSE: Duration = Duration::from_secs(1);
 /// Rows a second, for the plan's estimate; measured on a small machine.
 const ROWS_PER_S: u64 = 10_000;
 
@@ -123,7 +125,11 @@ pub async fn run(desk: &Desk, options: &Move) -> Result<Answer, Failure> {
         // What was connected to while the operator thought may be gone.
         let mut pair = job.connect(desk).await?;
         job.move_groups(desk, &mut pair, &mut answer).await?;
-        finish::follow_up(desk, (&map, to, &job.scope), &mut pair, options, &mut answer).await
+        let places = (&map, to, &job.scope);
+        let followed = finish::follow_up(desk, places, &mut pair, options, &mut answer).await;
+        // Not earlier: it would make rollups of rows that are just being removed.
+        release_keeper(&mut pair.source).await?;
+        followed
     };
     entry.end(done.await)?;
     Ok(answer)
@@ -241,6 +247,7 @@ impl Job<'_> {
             seat::take_over(&mut pair.target, &source, self.to.epoch).await?;
             progress(&format!("{to} has taken them over, epoch {}", self.to.epoch + 1));
         }
+        release_keeper(&mut pair.target).await?;
         seat::leave(&mut pair.source, self.from.epoch, partitions).await?;
         let text = file::moved(&desk.settings.shards_file, &self.scope.groups, to)?;
         file::write(&desk.settings.shards_file, &text)?;
@@ -254,6 +261,7 @@ impl Job<'_> {
         let mut written = 0;
         for pass in 0..PASSES_MAX {
             (pair.seen, pair.changed, pair.marks) = (0, 0, pass > 0);
+            pair.hold_keepers().await?;
             walk(pair, &self.scope, Act::Match).await?;
             written += pair.changed;
             let (seen, changed) = (pair.seen, pair.changed);
@@ -262,6 +270,8 @@ impl Job<'_> {
                 answer.fact("rows", seen).fact("rows_written", written);
                 return Ok(());
             }
+            // What a keeper had begun before it was held still comes to its end.
+            tokio::time::sleep(PASS_PAUSE * pass).await;
         }
         answer.trouble(Verdict::Critical, "rows still differ");
         Err(RelocateFault::Restless(self.from.name.clone()).into())

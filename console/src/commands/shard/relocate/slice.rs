@@ -35,6 +35,10 @@ pub const TABLES: [&str; 14] = [
 /// Rows of one INSERT: some hundred kilobytes, below any max_allowed_packet.
 const ROWS_AT_ONCE: usize = 500;
 
+/// The owner of our pauses of keepers, and how long one lasts if the console dies.
+const OWNER: &str = "shard move";
+const HELD_MS: i64 = 30 * 60_000;
+
 /// What goes in place of a question mark.
 #[derive(Clone, Debug)]
 pub enum Value {
@@ -141,6 +145,25 @@ impl Pair {
         Ok(Self { source, target, columns, marks: true, seen: 0, changed: 0 })
     }
 
+    /// Holds the keepers' background work still on both shards: rollups that one of them makes
+    /// meanwhile would be differences, for ever if the other's does not make them too.
+    pub async fn hold_keepers(&mut self) -> Result<(), MysqlFault> {
+        let sql = "INSERT INTO spillway_store.keeper_pauses
+                   (duty, reason, owner, set_at, until_at) VALUES ('*', ?, ?, ?, ?)
+                   ON DUPLICATE KEY UPDATE
+                   until_at = IF(owner = VALUES(owner), VALUES(until_at), until_at)";
+        let now = jiff::Timestamp::now().as_millisecond();
+        let until = now.saturating_add(HELD_MS);
+        for server in self.servers(Act::Match) {
+            let held = server.ask(async |conn| {
+                let query = sqlx::query(sql).bind("groups move to another shard").bind(OWNER);
+                query.bind(now).bind(until).execute(conn).await.map(drop)
+            });
+            held.await?;
+        }
+        Ok(())
+    }
+
     fn columns(&self, table: &str) -> &[String] {
         self.columns.get(table).map_or(&[], Vec::as_slice)
     }
@@ -217,6 +240,12 @@ impl Pair {
             slice.filter
         )
     }
+}
+
+/// Lets a shard's keeper go on; an operator's own pause stays.
+pub async fn release_keeper(server: &mut Server) -> Result<(), MysqlFault> {
+    let sql = "DELETE FROM spillway_store.keeper_pauses WHERE owner = ?";
+    change(server, sql, &[Value::Text(OWNER.to_owned())]).await.map(drop)
 }
 
 async fn digest(server: &mut Server, sql: &str, slice: &Slice) -> Result<(u64, u64), MysqlFault> {
