@@ -10,8 +10,8 @@ use spillway_runtime::settings::Dur;
 
 use crate::status::incidents::{Impact, Phase};
 pub use operate::{
-    Admit, Completions, Drill, Failover, Ingest, Ledger, Maintenance, Objects, Preflight, Rebuild,
-    Replay, Shard, Switchover,
+    Admit, Completions, Drill, Failover, Ingest, Ledger, Maintenance, Move, Objects, Preflight,
+    Rebuild, Replay, Shard, Switchover,
 };
 pub use reprocess::{Reprocess, ReprocessRaw, Stretch};
 

@@ -105,7 +105,8 @@ pub async fn run(settings: ConsumerSettings, ctx: Context) -> Result<Drained, Ru
     let looks = tokio::spawn(looks);
     let pings = tokio::spawn(ping(publisher.clone(), ctx.health.register("kafka"), stop.clone()));
     ctx.health.set_ready(true);
-    let ended = finish(workers, poller, &ctx, &stop).await;
+    let moved = groups_moved(shards.subscribe(), &map);
+    let ended = finish(workers, (poller, moved), &ctx, &stop).await;
     // Whatever ended it, what is left has nothing to wait for.
     stop.cancel();
     let left = publisher.drain(ctx.shutdown.remaining().max(Duration::from_secs(1))).await;
@@ -231,15 +232,21 @@ fn start_poller(parts: poller::Parts) -> Result<PollerEnd, std::io::Error> {
 /// Waits for the stop, or for the death of a part, and ends everything in order.
 async fn finish(
     workers: Workers,
-    mut poller: PollerEnd,
+    (mut poller, moved): (PollerEnd, impl Future<Output = ()>),
     ctx: &Context,
     stop: &CancellationToken,
 ) -> Result<Drained, RunError> {
     let Workers { mut tasks, pulses, .. } = workers;
-    let mut unfinished = 0;
+    let (mut unfinished, mut is_moved) = (0, false);
     let dead = tokio::select! {
         () = ctx.shutdown.wait() => None,
         end = &mut poller => Some(end),
+        () = moved => {
+            is_moved = true;
+            tracing::warn!("groups moved to another shard: ending, to start with the new file");
+            ctx.shutdown.trigger();
+            None
+        }
         // What failed may have left anything half done in memory, and what stands still can't be
         // waited for: both leave at once.
         Some(ended) = tasks.join_next() => {
@@ -269,7 +276,25 @@ async fn finish(
         let left = format!("{unfinished} workers had a transaction that did not end; Kafka has it");
         return Ok(Drained::Left(left));
     }
-    Ok(Drained::Everything)
+    match is_moved {
+        true => Ok(Drained::Left("groups moved to another shard: to be started again".to_owned())),
+        false => Ok(Drained::Everything),
+    }
+}
+
+/// Until a partition has another shard than `first` says. The queues of all partitions and the
+/// workers behind them are made once, so the process ends in order and its supervisor starts it
+/// with the new file.
+async fn groups_moved(mut shards: watch::Receiver<Option<Arc<ShardMap>>>, first: &ShardMap) {
+    loop {
+        let new = shards.borrow_and_update().clone();
+        if new.is_some_and(|new| !new.places_alike(first)) {
+            return;
+        }
+        if shards.changed().await.is_err() {
+            return std::future::pending().await;
+        }
+    }
 }
 
 async fn ping(publisher: Publisher, probe: DependencyProbe, stop: CancellationToken) {

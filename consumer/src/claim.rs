@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use spillway_proto::kafka_record::Lane;
+use spillway_runtime::shards::MOVED_AWAY;
 use sqlx::mysql::{MySqlConnection, MySqlRow};
 
 use crate::commit::{PerLane, commit_claim};
@@ -41,6 +42,11 @@ pub enum Obstacle {
     )]
     WrongEpoch { stored: u32, expected: u32 },
     #[error(
+        "it is being moved to another shard, or was: `spillway shard move` goes on with it, and \
+         shards.toml must be the new one everywhere"
+    )]
+    MovedAway,
+    #[error(
         "the next offset of {} is {next}, but its log holds {low}..{high}: the topic was recreated \
          or trimmed below what is applied. Do not reset offsets; see the runbook", .lane.topic()
     )]
@@ -67,6 +73,7 @@ impl Obstacle {
             Self::WrongShard => "wrong-shard",
             Self::WrongCluster => "wrong-cluster",
             Self::WrongEpoch { .. } => "wrong-epoch",
+            Self::MovedAway => "moved-away",
             Self::OutsideLog { .. } => "outside-log",
             Self::OtherRecord { .. } => "other-record",
             Self::NoAppendTime => "no-append-time",
@@ -195,6 +202,9 @@ fn read_position(row: &MySqlRow) -> Result<Claimed, StoreError> {
 /// Whether the stored offsets lie in the log. The record before the first kept one can't be read
 /// again, so its crc is not asked for.
 fn check(mut claimed: Claimed, epoch: u32, ends: &Ends) -> Result<Claimed, Obstacle> {
+    if claimed.shard_epoch == MOVED_AWAY {
+        return Err(Obstacle::MovedAway);
+    }
     if claimed.shard_epoch != epoch {
         return Err(Obstacle::WrongEpoch { stored: claimed.shard_epoch, expected: epoch });
     }
@@ -246,6 +256,13 @@ mod tests {
     fn another_epoch_is_a_page() {
         let wrong = check(claimed([10, 3]), 1, &ends((10, 20), (0, 5)));
         assert_eq!(wrong, Err(Obstacle::WrongEpoch { stored: 2, expected: 1 }));
+    }
+
+    #[test]
+    fn what_was_moved_away_is_read_by_nobody_here() {
+        let moved = Claimed { shard_epoch: MOVED_AWAY, ..claimed([10, 3]) };
+        let wrong = check(moved, 2, &ends((10, 20), (0, 5)));
+        assert_eq!(wrong, Err(Obstacle::MovedAway));
     }
 
     #[test]

@@ -26,6 +26,8 @@ pub enum Shard {
     Failover(Failover),
     /// Let a server follow its shard's primary again, as after a failover.
     Rebuild(Rebuild),
+    /// Move groups of partitions, with the data of their environments, to another shard.
+    Move(Move),
     /// Let the primary be written to again, after a change that was broken off and is not wanted.
     Unfence {
         /// The shard's name in shards.toml.
@@ -67,6 +69,23 @@ pub struct Rebuild {
     /// The server that is to follow; it is added to the shard's replicas.
     #[arg(long, value_name = "HOST:PORT")]
     pub server: String,
+}
+
+#[derive(Debug, Args)]
+pub struct Move {
+    /// Groups as in shards.toml, like 3 or 5-7,9; `spillway where ENVIRONMENT` names an
+    /// environment's.
+    #[arg(long)]
+    pub groups: String,
+    /// The shard that takes them over.
+    #[arg(long, value_name = "SHARD")]
+    pub to: String,
+    /// Once the groups are there: remove their rows from the shard they came from.
+    #[arg(long)]
+    pub clean_source: bool,
+    /// How long consumers may take to be seen at the new shard; 0s does not wait for them.
+    #[arg(long, default_value = "120s")]
+    pub consumers_within: Dur,
 }
 
 #[derive(Debug, Subcommand)]

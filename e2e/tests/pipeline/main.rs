@@ -14,6 +14,7 @@ mod inputs;
 mod kafka_down;
 mod lost_ack;
 mod mysql_killed;
+mod moved;
 mod operated;
 mod poison;
 mod redis_gone;

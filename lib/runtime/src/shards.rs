@@ -13,8 +13,8 @@
 //! ```
 //!
 //! Every group has exactly one shard or the file is refused. While programs run, a shard's epoch
-//! may only rise (a failover), and groups do not move: `spillway shard move` does that, with the
-//! data.
+//! may only rise (a failover). A group goes to another shard with its data, by `spillway shard
+//! move`, which raises the epochs of both shards; without that, changed groups are refused.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -27,6 +27,10 @@ use tokio::sync::watch;
 use crate::mysql_url::MysqlUrl;
 use crate::settings::Problem;
 use crate::watched_file::{self, WatchedFile};
+
+/// In a row of `positions`, in place of a shard's epoch: the partition is being moved to another
+/// shard, or was. No epoch ever reaches it, so no claim and no failover can undo it.
+pub const MOVED_AWAY: u32 = u32::MAX;
 
 /// One version of the whole file, checked.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -185,15 +189,10 @@ impl ShardMap {
         }
         for new_shard in &new.shards {
             let path = format!("shard {:?}", new_shard.name);
-            let Some(old) = self.shard(&new_shard.name) else {
-                if !new_shard.groups.is_empty() {
-                    problems.push(Problem::new(path, MOVED));
-                }
-                continue;
-            };
-            if old.groups != new_shard.groups {
+            if !self.may_hold(new_shard, new) {
                 problems.push(Problem::new(path.clone(), MOVED));
             }
+            let Some(old) = self.shard(&new_shard.name) else { continue };
             if new_shard.epoch < old.epoch {
                 let message = format!(
                     "the epoch goes down from {} to {}; it only ever rises",
@@ -206,6 +205,31 @@ impl ShardMap {
             true => Ok(()),
             false => Err(ShardsError { problems }),
         }
+    }
+
+    /// Whether `new_shard` has its groups from before, or took them over in a move: then its own
+    /// epoch and that of the shard they come from have both risen, as `spillway shard move` raises
+    /// them on the servers too. A hand that changes groups and epochs here alone gets no further
+    /// than the consumers' claims, which compare the epochs with the servers'.
+    fn may_hold(&self, new_shard: &Shard, new: &ShardMap) -> bool {
+        let rose = |name: &str| {
+            let epochs = self.shard(name).zip(new.shard(name));
+            epochs.is_some_and(|(old, new)| new.epoch > old.epoch)
+        };
+        new_shard.groups.iter().all(|group| {
+            let old_owner = self.shards.iter().find(|shard| shard.groups.contains(group));
+            old_owner.is_some_and(|old| {
+                old.name == new_shard.name || (rose(&old.name) && rose(&new_shard.name))
+            })
+        })
+    }
+
+    /// Whether every partition has the same shard in both.
+    pub fn places_alike(&self, other: &ShardMap) -> bool {
+        let name = |map: &ShardMap, partition| {
+            map.shard_of_partition(partition).map(|shard| shard.name.clone())
+        };
+        (0..self.partitions.max(other.partitions)).all(|at| name(self, at) == name(other, at))
     }
 
     /// P and S, as proto's placement functions take them.
@@ -258,8 +282,24 @@ impl Row {
     }
 }
 
-/// `"0-3,8"` as numbers; empty for a shard that owns nothing yet.
-fn expand(text: &str, groups: u16) -> Result<Vec<u16>, String> {
+/// Sorted group numbers as the file writes them: `[0, 1, 2, 3, 8]` is `"0-3,8"`.
+pub fn written(groups: &[u16]) -> String {
+    let mut ranges: Vec<(u16, u16)> = Vec::new();
+    for group in groups {
+        match ranges.last_mut() {
+            Some((_, last)) if last.checked_add(1) == Some(*group) => *last = *group,
+            _ => ranges.push((*group, *group)),
+        }
+    }
+    let range = |(first, last): &(u16, u16)| match first == last {
+        true => first.to_string(),
+        false => format!("{first}-{last}"),
+    };
+    ranges.iter().map(range).collect::<Vec<_>>().join(",")
+}
+
+/// `"0-3,8"` as numbers below `groups`; empty for a shard that owns nothing yet.
+pub fn expand(text: &str, groups: u16) -> Result<Vec<u16>, String> {
     let mut all = Vec::new();
     for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {
         let (first, last) = part.split_once('-').unwrap_or((part, part));

@@ -86,6 +86,33 @@ fn groups_do_not_move_and_the_sizes_are_fixed() {
     assert!(error.to_string().contains("fixed for life"), "{error}");
 }
 
+#[test]
+fn groups_move_only_where_the_epochs_of_both_shards_rose() {
+    let map = |shards: &[(&str, &str, u32)]| ShardMap::parse(&file(shards)).unwrap();
+    let before = map(&[("s0", "0-7", 1), ("s1", "8-13", 4), ("s2", "14-15", 1)]);
+    let taken = |epochs: [u32; 3]| {
+        let [first, second, third] = epochs;
+        let new = map(&[("s0", "0-6", first), ("s1", "7-13", second), ("s2", "14-15", third)]);
+        before.refuses(&new)
+    };
+    assert!(taken([2, 5, 1]).is_ok());
+    for epochs in [[1, 4, 1], [2, 4, 1], [1, 5, 1], [1, 5, 2], [2, 3, 1]] {
+        assert!(taken(epochs).is_err(), "{epochs:?}");
+    }
+    assert!(!before.places_alike(&map(&[("s0", "0-6", 2), ("s1", "7-13", 5), ("s2", "14-15", 1)])));
+    let failed_over = map(&[("s0", "0-7", 2), ("s1", "8-13", 4), ("s2", "14-15", 1)]);
+    assert!(before.places_alike(&failed_over));
+    let stranger = map(&[("s0", "0-6", 2), ("s1", "8-13", 5), ("s2", "14-15", 2), ("s3", "7", 9)]);
+    assert!(before.refuses(&stranger).is_err(), "it was no shard of the file before");
+}
+
+#[test]
+fn groups_are_written_as_they_are_read() {
+    for text in ["0-3,8", "0", "", "1,3,5-15", "0-1"] {
+        assert_eq!(written(&expand(text, 16).unwrap()), text);
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_running_program_takes_a_risen_epoch_and_refuses_a_fallen_one() {
     let dir = tempfile::tempdir().unwrap();

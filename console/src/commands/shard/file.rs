@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use spillway_runtime::mysql_url::MysqlUrl;
-use spillway_runtime::shards::{ShardMap, ShardsError};
+use spillway_runtime::shards::{ShardMap, ShardsError, written};
 use toml_edit::{Array, DocumentMut, InlineTable, Item, Table, TableLike, Value};
 
 use super::same;
@@ -48,6 +48,37 @@ pub fn check_writable(path: &Path) -> Result<(), FileFault> {
     let dir = path.parent().unwrap_or(Path::new("."));
     let tried = tempfile::NamedTempFile::new_in(dir);
     tried.map(drop).map_err(|cause| FileFault::File { path: path.to_owned(), cause })
+}
+
+/// The new text of the file at `path`, with `groups` at shard `to` and both shards' next epochs.
+pub fn moved(path: &Path, groups: &[u16], to: &str) -> Result<String, FileFault> {
+    let text = std::fs::read_to_string(path)
+        .map_err(|cause| FileFault::File { path: path.to_owned(), cause })?;
+    edit_groups(&text, groups, to)
+}
+
+fn edit_groups(text: &str, groups: &[u16], to: &str) -> Result<String, FileFault> {
+    let before = ShardMap::parse(text)?;
+    let mut document: DocumentMut = text.parse()?;
+    for shard in &before.shards {
+        let leaves = |group: &u16| shard.name != to && groups.contains(group);
+        let mut own: Vec<u16> = shard.groups.iter().copied().filter(|at| !leaves(at)).collect();
+        if shard.name == to {
+            own.extend(groups);
+            own.sort_unstable();
+            own.dedup();
+        }
+        if own == shard.groups {
+            continue;
+        }
+        let row = row(&mut document, &shard.name)
+            .ok_or_else(|| FileFault::Changed(format!("shard {}", shard.name)))?;
+        set(row, "groups", Value::from(written(&own)));
+        set(row, "epoch", Value::from(i64::from(shard.epoch) + 1));
+    }
+    let text = document.to_string();
+    before.refuses(&ShardMap::parse(&text)?)?;
+    Ok(text)
 }
 
 fn edit(text: &str, shard: &str, change: &Change<'_>) -> Result<String, FileFault> {
@@ -106,19 +137,19 @@ fn is_at(table: &dyn TableLike, url: &MysqlUrl) -> bool {
 
 /// Removes a replica and gives its address as it was written, with a login if it had one.
 fn take_replica(row: &mut dyn TableLike, url: &MysqlUrl) -> Option<String> {
-    let written =
+    let address =
         |table: &dyn TableLike| table.get("url").and_then(Item::as_str).map(str::to_owned);
     match row.get_mut("replicas")? {
         Item::ArrayOfTables(tables) => {
             let place = tables.iter().position(|table| is_at(table, url))?;
-            let text = tables.get(place).and_then(|table| written(table));
+            let text = tables.get(place).and_then(|table| address(table));
             tables.remove(place);
             text
         }
         Item::Value(Value::Array(array)) => {
             let found = |value: &Value| value.as_inline_table().is_some_and(|t| is_at(t, url));
             let place = array.iter().position(found)?;
-            let text = array.get(place).and_then(Value::as_inline_table).and_then(|t| written(t));
+            let text = array.get(place).and_then(Value::as_inline_table).and_then(|t| address(t));
             array.remove(place);
             text
         }
@@ -200,6 +231,16 @@ mod tests {
         let new =
             edit(&text, "s0", &Change::Promote { replica: &replica, keep_old: true }).unwrap();
         assert_eq!(ShardMap::parse(&new).unwrap().shard("s0").unwrap().epoch, 2);
+    }
+
+    #[test]
+    fn moved_groups_change_both_shards_and_nothing_else() {
+        let new = edit_groups(TEXT, &[0], "s1").unwrap();
+        let map = ShardMap::parse(&new).unwrap();
+        let of = |name: &str| map.shard(name).map(|s| (s.groups.clone(), s.epoch)).unwrap();
+        assert_eq!((of("s0"), of("s1")), ((vec![], 5), (vec![0, 1], 2)));
+        assert!(new.contains("epoch = 5 # since May") && new.contains("# rack 1"), "{new}");
+        assert_eq!(edit_groups(&new, &[0], "s1").unwrap(), new, "again changes nothing");
     }
 
     #[test]

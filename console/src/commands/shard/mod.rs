@@ -1,5 +1,6 @@
 //! `spillway shard ls|switchover|failover|rebuild`: which server is a shard's primary, and how
-//! another becomes it. MySQL replicas by GTID; MariaDB's GTIDs differ and are refused.
+//! another becomes it; `relocate/` moves groups to another shard. MySQL replicas by GTID; MariaDB's
+//! GTIDs differ and are refused.
 //!
 //! The order is the safety: lock → fence the old primary → the replica has all it can have → it
 //! becomes writable and learns the next epoch → shards.toml names it. Consumers that still hold the
@@ -14,6 +15,7 @@ mod file;
 mod ls;
 mod promote;
 mod rebuild;
+mod relocate;
 mod replay;
 mod server;
 mod unfence;
@@ -124,6 +126,7 @@ pub async fn run(desk: &Desk, command: cli::Shard) -> Result<Answer, Failure> {
         }
         cli::Shard::Failover(failover) => promote::run(desk, &failover, true).await,
         cli::Shard::Rebuild(options) => rebuild::run(desk, &options).await,
+        cli::Shard::Move(options) => relocate::run(desk, &options).await,
         cli::Shard::Unfence { shard } => unfence::run(desk, &shard).await,
     }
 }
