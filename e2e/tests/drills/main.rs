@@ -41,6 +41,7 @@ mod f31_late_data;
 mod f32_random_mix;
 mod f33_load_balancers;
 mod f34_renewals;
+mod f35_moved;
 mod foreign;
 mod hostile;
 mod hostile_connections;

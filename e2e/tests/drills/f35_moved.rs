@@ -1,4 +1,4 @@
-//! A group goes to another shard under load, by a console that is killed twice on the way.
+//! Row 35: a group goes to another shard under load, by a console that is killed twice on the way.
 
 use std::process::{Child, Command};
 use std::time::Duration;
