@@ -184,7 +184,7 @@ async fn a_takeover_refuses_what_is_unsafe_and_goes_on_where_it_was_broken_off()
     let replicas = file.mysql[0].replicas.iter().map(|url| format!("{{ url = {url:?} }}"));
     let replicas = format!("replicas = [{}]\n", replicas.collect::<Vec<_>>().join(", "));
     let settings = format!(
-        "remote_deadline = \"5s\"\nkafka.brokers = [{:?}]\nmysql.connect_timeout = \"1s\"\n\
+        "remote_deadline = \"20s\"\nkafka.brokers = [{:?}]\nmysql.connect_timeout = \"5s\"\n\
          replication = {{ user = \"stack_replication\", password = \"stack\" }}\n",
         file.kafka
     );
