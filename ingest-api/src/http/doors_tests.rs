@@ -39,7 +39,7 @@ fn the_stranger_that_is_here_longest_makes_room_and_a_known_sender_stays() {
 #[test]
 fn those_who_were_told_to_leave_and_stay_are_few() {
     let doors = doors(|_| {});
-    let many: Vec<_> = (0..100).map(|_| doors.enter(peer(1))).collect();
+    let many: Vec<_> = (0..LEAVING_MAX * 2).map(|_| doors.enter(peer(1))).collect();
     assert_eq!(many.iter().filter(|seat| seat.is_ok()).count(), 3 + LEAVING_MAX);
 }
 
