@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use spillway_proto::partition::Partitioning;
 use spillway_runtime::mysql::text;
 use sqlx::Row;
+use sqlx::mysql::MySqlRow;
 
 use crate::answer::duration;
 use crate::failure::Failure;
@@ -55,7 +56,7 @@ impl Scope {
                    UNION SELECT DISTINCT environment FROM spillway_store.ledger_epochs
                    UNION SELECT DISTINCT environment FROM spillway_store.events
                    WHERE environment IS NOT NULL";
-        let mut all = texts(pair, act, sql, &[]).await?;
+        let mut all = distinct(pair, act, (sql, &[]), first_text).await?;
         all.retain(|name| self.groups.contains(&self.partitioning.group_of(name)));
         Ok(all)
     }
@@ -76,7 +77,7 @@ pub async fn walk(pair: &mut Pair, scope: &Scope, act: Act) -> Result<(), Failur
                    UNION SELECT host FROM spillway_store.ledger_epochs WHERE environment = ?
                    UNION SELECT DISTINCT host FROM spillway_store.series WHERE environment = ?";
         let named = vec![Value::Text(environment.clone()); 3];
-        for host in texts(pair, act, sql, &named).await? {
+        for host in distinct(pair, act, (sql, &named), first_text).await? {
             hosts.push((environment.clone(), host));
         }
     }
@@ -110,7 +111,11 @@ async fn host(pair: &mut Pair, act: Act, environment: &str, host: &str) -> Resul
         values: named.clone(),
     };
     let sql = "SELECT host_id FROM spillway_store.hosts WHERE environment = ? AND host = ?";
-    let ids = if pair.marks { numbers(pair, act, sql, &named).await? } else { BTreeSet::new() };
+    let ids = if pair.marks {
+        distinct(pair, act, (sql, &named), first_number).await?
+    } else {
+        BTreeSet::new()
+    };
     for id in ids {
         for table in ["rollup_marks", "rollup_hour_marks"] {
             let filter = "host_id = ?".to_owned();
@@ -149,7 +154,7 @@ async fn page(
         return Ok(Vec::new());
     };
     let values = [named, &[Value::Number(from)]].concat();
-    let all = numbers(pair, act, &sql, &values).await?;
+    let all = distinct(pair, act, (&sql, &values), first_number).await?;
     Ok(all.into_iter().take(SERIES_AT_ONCE).collect())
 }
 
@@ -217,7 +222,8 @@ async fn by_partition(pair: &mut Pair, scope: &Scope, act: Act) -> Result<(), Fa
     let sql = "SELECT CAST(COALESCE(SUM(table_rows), 0) AS UNSIGNED)
                FROM information_schema.tables
                WHERE table_schema = 'spillway_store' AND table_name = 'audit'";
-    let estimate = numbers(pair, act, sql, &[]).await?.into_iter().max().unwrap_or(0);
+    let estimate =
+        distinct(pair, act, (sql, &[]), first_number).await?.into_iter().max().unwrap_or(0);
     let slices = (estimate / AUDIT_AT_ONCE).clamp(1, AUDIT_SLICES_MAX);
     for slice in 0..slices {
         let mut values = partitions.clone();
@@ -239,34 +245,28 @@ fn cut(at: u64, slices: u64) -> Option<Vec<u8>> {
     Some([&first.to_be_bytes()[..], &[0; 14]].concat())
 }
 
-async fn texts(
+/// The values of the first column, on either server.
+async fn distinct<T: Ord>(
     pair: &mut Pair,
     act: Act,
-    sql: &str,
-    values: &[Value],
-) -> Result<BTreeSet<String>, MysqlFault> {
+    (sql, values): (&str, &[Value]),
+    read: impl Fn(&MySqlRow) -> Result<T, sqlx::Error>,
+) -> Result<BTreeSet<T>, MysqlFault> {
     let mut all = BTreeSet::new();
     for server in pair.servers(act) {
         for row in rows(server, sql, values).await? {
-            all.insert(text(&row, 0).map_err(|error| server.fault(error.into()))?);
+            all.insert(read(&row).map_err(|error| server.fault(error.into()))?);
         }
     }
     Ok(all)
 }
 
-async fn numbers(
-    pair: &mut Pair,
-    act: Act,
-    sql: &str,
-    values: &[Value],
-) -> Result<BTreeSet<u64>, MysqlFault> {
-    let mut all = BTreeSet::new();
-    for server in pair.servers(act) {
-        for row in rows(server, sql, values).await? {
-            all.insert(row.try_get(0).map_err(|error| server.fault(error.into()))?);
-        }
-    }
-    Ok(all)
+fn first_text(row: &MySqlRow) -> Result<String, sqlx::Error> {
+    text(row, 0)
+}
+
+fn first_number(row: &MySqlRow) -> Result<u64, sqlx::Error> {
+    row.try_get(0)
 }
 
 /// Smallest and largest, on either server.
