@@ -6,8 +6,10 @@ use std::process::Command;
 
 use spillway_testkit::{StackError, binaries, stack};
 
+mod previous;
 mod simulate;
 
+use previous::PreviousArgs;
 use simulate::SimulateArgs;
 
 #[derive(Debug, clap::Subcommand)]
@@ -21,7 +23,9 @@ pub enum Drill {
     CrashPoints,
     /// Hostile requests, contents and objects under a memory limit (about 6 minutes)
     Hostile,
-    /// All of them, one after the other (about an hour)
+    /// The version before this one beside it, in any mixture (two minutes, and five to build it)
+    Previous(PreviousArgs),
+    /// All of them but `previous`, one after the other (about an hour)
     All,
     /// Two or three faults at a time, chosen by a seed, for some minutes (and one more to start
     /// and to compare)
@@ -56,6 +60,7 @@ pub fn run(drill: &Drill) -> Result<(), StackError> {
         Drill::Run { filter } => with_programs(&[filter], &[]),
         Drill::CrashPoints => with_programs(&["crash_points"], &[]),
         Drill::Hostile => with_programs(&["hostile"], &[]),
+        Drill::Previous(args) => previous::run(args),
         Drill::All => with_programs(&[], &[]),
         Drill::Random { seed, minutes } => with_programs(
             &["f32_random_mix"],

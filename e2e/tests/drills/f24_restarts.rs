@@ -11,7 +11,8 @@ use spillway_testkit::stack::StackOptions;
 
 use crate::sending::{Door, HEALED_WITHIN, Host, until};
 
-/// A folder with programs of the version before this one (`spillway-agent`, …).
+/// A folder with programs of the version before this one (`spillway-agent`, …):
+/// `cargo xtask drill previous` makes it.
 const PREVIOUS: &str = "SPILLWAY_PREVIOUS";
 const STOPS_WITHIN: Duration = Duration::from_secs(60);
 /// "Something was left" (sysexits' EX_TEMPFAIL).
@@ -80,7 +81,7 @@ async fn what_could_not_be_drained_is_told_by_the_exit_code_and_arrives_after_th
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "there is no version before this one yet: from the second on, with SPILLWAY_PREVIOUS"]
+#[ignore = "needs that version's programs: cargo xtask drill previous builds them and runs it"]
 async fn the_version_before_runs_beside_this_one_in_any_mixture() {
     let previous = std::env::var_os(PREVIOUS).map(PathBuf::from);
     let previous = previous.expect("SPILLWAY_PREVIOUS names a folder with its programs");
