@@ -19,7 +19,7 @@ use spillway_testkit::{Stack, StackError, StackOptions};
 use sqlx::MySqlConnection;
 use uuid::Uuid;
 
-use crate::process_cpu;
+use crate::process::cpu_seconds;
 use crate::site::{GROUP, PARTITIONS, recreate_schema, recreate_topics, write_settings};
 
 /// Series in one batch.
@@ -280,7 +280,7 @@ pub async fn drain(
         let sql = "SELECT CAST(COALESCE(SUM(applied_points), 0) AS UNSIGNED) \
                    FROM spillway_store.ledger_epochs";
         let applied: u64 = sqlx::query_scalar(sql).fetch_one(&mut *conn).await?;
-        let cpu = [process_cpu::seconds(consumer)?, process_cpu::seconds(mysqld)?];
+        let cpu = [cpu_seconds(consumer)?, cpu_seconds(mysqld)?];
         if applied >= points {
             let (began, at, [consumer, mysqld]) = first.unwrap_or((Instant::now(), 0, cpu));
             let spent = [cpu[0] - consumer, cpu[1] - mysqld];

@@ -1,7 +1,10 @@
-//! Benchmarks on the real servers, each of one part alone. Not a part of what runs in production.
+//! Benchmarks on the real servers, of one part alone or of all together. Not a part of what runs in production.
 
+pub mod agent;
 pub mod consumer;
+pub mod hops;
 pub mod rollups;
 
-mod process_cpu;
+mod meter;
+mod process;
 mod site;

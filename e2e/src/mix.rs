@@ -4,6 +4,7 @@
 use spillway_agent::deliver::S3Park;
 use spillway_agent::settings::{AgentSettings, Settings, SpillSettings};
 use spillway_runtime::settings::Secret;
+use spillway_testkit::stack::StackFile;
 
 /// How a window's batch goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,6 +89,18 @@ pub struct S3Door {
 }
 
 impl S3Door {
+    /// A stack's, if it says to whom objects are sealed.
+    #[must_use]
+    pub fn of(stack: &StackFile) -> Option<Self> {
+        Some(Self {
+            endpoint: stack.s3.endpoint.clone(),
+            bucket: stack.s3.bucket.clone(),
+            access_key: stack.s3.agent_access_key.clone(),
+            secret_key: Secret::new(stack.s3.agent_secret_key.as_str()),
+            public_key: stack.seal.clone().filter(|key| !key.is_empty())?,
+        })
+    }
+
     /// The agent's own sealing and putting, for a sender with this token.
     #[must_use]
     pub fn park(&self, token: &str) -> S3Park {

@@ -7,7 +7,8 @@ use spillway_testkit::{StackError, binaries};
 #[derive(Debug, clap::Args)]
 #[command(trailing_var_arg = true)]
 pub struct BenchArgs {
-    /// api, consumer, rollups, agent, recovery or e2e, and the benchmark's own options
+    /// api, consumer, rollups, agent, recovery or e2e, and the benchmark's own options (`api
+    /// --help`)
     #[arg(allow_hyphen_values = true, required = true)]
     args: Vec<String>,
 }

@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use spillway_runtime::settings::Secret;
 use spillway_testkit::metrics::Metrics;
 use spillway_testkit::stack::{ProcessEntry, Stack, StackFile};
 use spillway_testkit::{StackError, http};
@@ -97,14 +96,7 @@ impl Site {
     /// The way to S3, if the stack says to whom objects are sealed.
     #[must_use]
     pub fn s3_door(&self) -> Option<S3Door> {
-        let s3 = &self.file.s3;
-        Some(S3Door {
-            endpoint: s3.endpoint.clone(),
-            bucket: s3.bucket.clone(),
-            access_key: s3.agent_access_key.clone(),
-            secret_key: Secret::new(s3.agent_secret_key.as_str()),
-            public_key: self.file.seal.clone().filter(|key| !key.is_empty())?,
-        })
+        S3Door::of(&self.file)
     }
 
     /// Objects that wait in S3: counted in the bucket's folder where it is ours, else by the
