@@ -2,9 +2,13 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use super::disk::{Disk, DiskFile};
+
+/// Longer than a test waits for anything.
+const HANGS_AT_MOST: Duration = Duration::from_secs(60);
 
 /// What can be made to fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -57,6 +61,9 @@ struct World {
     dark: bool,
     /// A test looks: its calls are not the store's.
     looked_at: bool,
+    /// Syncs do not end; how many are at it.
+    hangs: bool,
+    hanging: u32,
 }
 
 /// What the nth of all calls meets.
@@ -117,7 +124,7 @@ impl World {
 
 /// Clones are the same disk, so that a test can go on with it after a crash.
 #[derive(Clone, Debug, Default)]
-pub struct FakeDisk(Arc<Mutex<World>>);
+pub struct FakeDisk(Arc<(Mutex<World>, Condvar)>);
 
 pub struct FakeFile {
     disk: FakeDisk,
@@ -126,7 +133,33 @@ pub struct FakeFile {
 
 impl FakeDisk {
     fn world(&self) -> MutexGuard<'_, World> {
-        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.0.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// From now on, or no more, syncs do not end.
+    pub fn hang(&self, hangs: bool) {
+        self.world().hangs = hangs;
+        self.0.1.notify_all();
+    }
+
+    /// Waits until somebody's sync hangs. Blocks.
+    pub fn until_hanging(&self) {
+        self.wait(|world| world.hanging == 0);
+    }
+
+    fn sync_hangs(&self) {
+        self.world().hanging += 1;
+        self.0.1.notify_all();
+        self.wait(|world| world.hangs);
+        self.world().hanging -= 1;
+    }
+
+    fn wait(&self, condition: impl Fn(&World) -> bool) {
+        let waiting = |world: &mut World| condition(world);
+        let waited = self.0.1.wait_timeout_while(self.world(), HANGS_AT_MOST, waiting);
+        let (world, waited) = waited.unwrap_or_else(PoisonError::into_inner);
+        drop(world);
+        assert!(!waited.timed_out(), "it hangs, or does not, for ever");
     }
 
     /// After `calls` more calls, one fails.
@@ -331,6 +364,7 @@ impl DiskFile for FakeFile {
     }
 
     fn sync_data(&self) -> io::Result<()> {
+        self.disk.sync_hangs();
         let mut world = self.disk.world();
         let met = world.meet(Op::SyncData);
         if world.dark {

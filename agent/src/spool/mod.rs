@@ -89,8 +89,8 @@ use self::write::Incoming;
 const MEMORY_BYTES_MAX: u64 = 64 * 1024 * 1024;
 /// What a disk spool keeps in memory at most while its disk does not take batches.
 const OVERFLOW_BYTES_MAX: u64 = 8 * 1024 * 1024;
-/// A disk that has not answered after this is taken for broken: the batch is refused, and counts
-/// as declared unless it turns up after all.
+/// A disk that has not answered after this is taken for broken. A batch that it has not been asked
+/// for is refused; one that it is busy with is nobody's loss until the thread has said so.
 const APPEND_DEADLINE: Duration = Duration::from_secs(30);
 /// How long taking, noting and closing may wait for the disk.
 const TAKE_DEADLINE: Duration = Duration::from_secs(30);
@@ -154,6 +154,15 @@ pub struct Refused {
     pub cause: RefusalCause,
 }
 
+impl Refused {
+    /// What the books have to hear; nothing of a batch that has no seq.
+    fn given_up(&self) -> Option<GivenUp> {
+        let BatchId::Sequenced { epoch, seq, .. } = self.record.id else { return None };
+        let (first_seq, last_seq, points) = (seq, seq, self.record.points);
+        Some(GivenUp { epoch, first_seq, last_seq, points, reason: self.reason })
+    }
+}
+
 /// Why neither disk nor memory took a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RefusalCause {
@@ -165,7 +174,7 @@ pub enum RefusalCause {
     Io(io::ErrorKind),
     #[error("the disk failed a moment ago and memory is full")]
     Resting,
-    #[error("the disk does not answer")]
+    #[error("the disk does not answer, and was not asked for this one")]
     NoAnswer,
 }
 
@@ -253,23 +262,39 @@ impl Spool {
     }
 
     /// Keeps a batch. Makes room if it must: the oldest backlog is given up through `log`, never
-    /// live data. Answers once the batch is durable, or volatile and marked so.
+    /// live data. Answers once the batch is durable, or volatile and marked so. A disk that takes
+    /// too long over it leaves it volatile too: should the disk fail in the end, the thread says
+    /// so through `log`. So what is refused here is never sent, and what is sent was not declared.
     pub async fn append(
         &self,
         record: NewRecord,
         log: &Arc<dyn CustodyLog>,
     ) -> Result<Held, Refused> {
-        let incoming = Incoming::new(record.clone(), Gate::closed())?;
-        let (reply, answer) = oneshot::channel();
-        let append = Append { incoming, log: Arc::clone(log), reply };
+        let gate = Gate::closed();
+        let incoming = Incoming::new(record.clone(), gate.clone())?;
+        let mut held = Held { gate, volatile: true, shared: Arc::clone(&self.shared) };
+        let (reply, mut answer) = oneshot::channel();
+        let mut append = Some(Append { incoming, log: Arc::clone(log), reply });
         let stored = async {
             let _room = self.shared.room().await?;
-            self.shared.put(|inbox| inbox.appends.push(append));
-            answer.await.ok()
+            self.shared.put(|inbox| inbox.appends.extend(append.take()));
+            (&mut answer).await.ok()
         };
-        match within(APPEND_DEADLINE, stored).await {
-            Ok(Some(stored)) => stored,
-            Ok(None) | Err(_) => {
+        let stored = within(APPEND_DEADLINE, stored).await.ok().flatten();
+        // From here on the thread can tell that nobody hears it.
+        answer.close();
+        match stored.or_else(|| answer.try_recv().ok()) {
+            Some(stored) => stored.map(|stored| {
+                held.volatile = stored.volatile;
+                held
+            }),
+            None if append.is_none() && !self.shared.withdraw(&record.id) => {
+                tracing::error!(id = %record.id, "the disk is busy with a batch and does not end");
+                // The thread counts it once it can count anything.
+                self.shared.metrics.spool_batches.inc();
+                Ok(held)
+            }
+            None => {
                 let (reason, cause) = (GivenUpReason::SpoolIo, RefusalCause::NoAnswer);
                 Err(Refused { record, reason, cause })
             }

@@ -7,10 +7,13 @@ use std::time::Duration;
 use spillway_proto::kafka_record::Lane;
 use spillway_proto::object_key::ObjectKey;
 use spillway_runtime::settings::Size;
+use tokio::task::JoinHandle;
 
+use super::disk_fake::{FakeDisk, Op};
 use super::store_tests::{frame, id, seq_of};
 use super::test_books::Books;
-use super::{InHand, NewRecord, OpenError, Opened, Spool, Wish};
+use super::{APPEND_DEADLINE, Held, InHand, NewRecord, OpenError, Opened, RefusalCause, Refused};
+use super::{Spool, Wish, limits_of};
 use crate::identity::{CustodyLog, GivenUpReason};
 use crate::metrics::Metrics;
 use crate::settings::{Settings, SpoolKind};
@@ -210,4 +213,71 @@ async fn asking_an_empty_spool_wakes_nobody() {
         woken += u32::from(changes.has_changed());
     }
     assert!(woken < 50, "two lanes that find nothing would wake each other for ever: {woken}");
+}
+
+type Appended = JoinHandle<Result<Held, Refused>>;
+
+/// A spool whose disk hangs in the sync of batch 1, with batch 2 still in its inbox, until both
+/// have waited longer than they may.
+async fn hung(
+    disk: &FakeDisk,
+    memory_bytes_max: u64,
+    log: &Arc<dyn CustodyLog>,
+) -> (Spool, Held, Result<Held, Refused>) {
+    let dir = tempfile::tempdir().unwrap();
+    let limits = super::Limits { memory_bytes_max, ..limits_of(&settings()) };
+    let place = Some((disk.clone(), super::lock(dir.path()).unwrap()));
+    let nothing = HashSet::new();
+    let opened = Spool::start(place, limits, &Metrics::for_tests(), dir.path(), &nothing);
+    let spool = opened.unwrap().spool;
+    disk.hang(true);
+    let append = |seq| -> Appended {
+        let (spool, log) = (spool.clone(), Arc::clone(log));
+        tokio::spawn(async move { spool.append(record(seq), &log).await })
+    };
+    let begun = append(1);
+    tokio::task::yield_now().await;
+    let waits = disk.clone();
+    tokio::task::spawn_blocking(move || waits.until_hanging()).await.unwrap();
+    let not_begun = append(2);
+    tokio::task::yield_now().await;
+    tokio::time::pause();
+    tokio::time::advance(APPEND_DEADLINE).await;
+    let (begun, not_begun) = (begun.await.unwrap(), not_begun.await.unwrap());
+    tokio::time::resume();
+    (spool, begun.unwrap(), not_begun)
+}
+
+#[tokio::test]
+async fn a_batch_the_disk_answers_for_too_late_is_sent_and_not_declared_and_another_neither_sent() {
+    let (disk, books) = (FakeDisk::default(), Arc::new(Books::default()));
+    let log: Arc<dyn CustodyLog> = books.clone();
+    let (spool, begun, not_begun) = hung(&disk, 1 << 20, &log).await;
+    assert!(begun.volatile(), "a crash may lose it");
+    assert_eq!(not_begun.err().unwrap().cause, RefusalCause::NoAnswer);
+    disk.hang(false);
+    assert_eq!(spool.settled_totals().await.batches, 1, "what was refused came too late");
+    assert!(spool.take(LIVE, &log).await.is_empty(), "its seq is not noted yet");
+    begun.release();
+    let lot = spool.take(LIVE, &log).await;
+    assert_eq!(seqs(&lot), [1]);
+    lot.into_iter().for_each(InHand::acked);
+    assert_eq!(spool.settled_totals().await.batches, 0);
+    assert!(books.seqs().is_empty(), "{:?} is declared and was sent", books.seqs());
+    spool.close(&log).await;
+}
+
+#[tokio::test]
+async fn a_batch_that_the_disk_refuses_too_late_is_declared_by_the_one_who_knows() {
+    let (disk, books) = (FakeDisk::default(), Arc::new(Books::default()));
+    let log: Arc<dyn CustodyLog> = books.clone();
+    let (spool, begun, _not_begun) = hung(&disk, 0, &log).await;
+    assert!(books.seqs().is_empty(), "nobody knows yet");
+    disk.fail_for_ever(Op::SyncData, std::io::ErrorKind::Other);
+    disk.hang(false);
+    assert_eq!(spool.settled_totals().await.batches, 0);
+    begun.release();
+    assert!(spool.take(LIVE, &log).await.is_empty());
+    assert_eq!((books.seqs(), books.reasons()), (vec![1], vec![GivenUpReason::SpoolIo]));
+    spool.close(&log).await;
 }

@@ -10,6 +10,7 @@ use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use spillway_proto::BatchId;
 use spillway_proto::object_key::ObjectKey;
 use spillway_runtime::outside;
 use tokio::sync::{Semaphore, SemaphorePermit, oneshot, watch};
@@ -17,11 +18,11 @@ use tokio::time::Instant;
 
 use super::board::Board;
 use super::disk::Disk;
-use super::index::{Gate, Serial};
+use super::index::Serial;
 use super::store::Store;
 use super::take::{Ending, Wish};
-use super::write::Incoming;
-use super::{Held, InHand, Refused, SpoolTotals};
+use super::write::{Incoming, Stored};
+use super::{InHand, Refused, SpoolTotals};
 use crate::identity::CustodyLog;
 use crate::metrics::Metrics;
 
@@ -33,7 +34,8 @@ pub const TICK: Duration = Duration::from_secs(1);
 pub struct Append {
     pub incoming: Incoming,
     pub log: Arc<dyn CustodyLog>,
-    pub reply: oneshot::Sender<Result<Held, Refused>>,
+    /// Whose receiver is gone leaves the last word on a refusal to the thread.
+    pub reply: oneshot::Sender<Result<Stored, Refused>>,
 }
 
 pub struct Take {
@@ -121,6 +123,15 @@ impl Shared {
         self.wake.notify_one();
         #[cfg(feature = "simulation")]
         self.told.notify_one();
+    }
+
+    /// Takes back an append that the thread has not begun. `false`: it has, and nobody but the
+    /// thread can say what becomes of it.
+    pub fn withdraw(&self, id: &BatchId) -> bool {
+        let mut inbox = self.lock();
+        let before = inbox.appends.len();
+        inbox.appends.retain(|append| append.incoming.id() != *id);
+        inbox.appends.len() < before
     }
 
     /// Makes the thread look at the gates again and tell whoever waits for changes.
@@ -265,26 +276,22 @@ impl<D: Disk> Keeper<D> {
         let Some(first) = appends.first() else { return };
         let log = Arc::clone(&first.log);
         self.log = Some(Arc::clone(&log));
-        let mut gates = Vec::with_capacity(appends.len());
         let mut replies = Vec::with_capacity(appends.len());
         let mut group = Vec::with_capacity(appends.len());
         for append in appends {
-            gates.push(append.incoming.gate());
             replies.push(append.reply);
             group.push(append.incoming);
         }
         let stored = self.store.append(group, &log);
         // Before anybody is answered: who asks afterwards sees his batch counted.
         self.publish(true);
-        for ((gate, reply), stored) in gates.into_iter().zip(replies).zip(stored) {
-            let answer = stored.map(|stored| self.held(gate, stored.volatile));
-            // Nobody waits any more: dropping `Held` releases the batch.
-            let _nobody = reply.send(answer).is_err();
+        for (reply, stored) in replies.into_iter().zip(stored) {
+            // Nobody waits any more, and what nobody heard of nobody declares.
+            if let Err(Err(refused)) = reply.send(stored) {
+                tracing::error!(cause = %refused.cause, "a batch can't be kept, as is known late");
+                refused.given_up().iter().for_each(|lost| log.gone(lost));
+            }
         }
-    }
-
-    fn held(&self, gate: Gate, volatile: bool) -> Held {
-        Held { gate, volatile, shared: Arc::clone(&self.shared) }
     }
 
     fn note(&mut self, note: Note) {

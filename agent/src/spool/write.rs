@@ -9,6 +9,7 @@ use std::io;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use spillway_proto::BatchId;
 use spillway_proto::object_key::ObjectKey;
 use spillway_runtime::outside;
 
@@ -53,8 +54,8 @@ impl Incoming {
         Ok(Self { item, record, gate })
     }
 
-    pub fn gate(&self) -> Gate {
-        self.gate.clone()
+    pub fn id(&self) -> BatchId {
+        self.record.id
     }
 }
 
