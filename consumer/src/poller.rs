@@ -27,6 +27,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::commit::{GroupOffsets, PerLane};
+use crate::failpoint::passes_over;
 use crate::group::{Assignment, Change, Group};
 use crate::metrics::{Metrics, OfLane};
 use crate::receive::{Intake, Record};
@@ -86,6 +87,8 @@ struct Refused(String);
 struct Poller {
     parts: Parts,
     consumer: BaseConsumer<Group>,
+    /// How many clients were given up before this one.
+    given_up: u32,
     sources: BTreeMap<u16, Source>,
     /// Lanes that are paused in the client. A pause belongs to the partition, not to its
     /// assignment, and outlives it: what is left out here before it is resumed there is never read
@@ -106,6 +109,7 @@ pub fn run(parts: Parts) -> Result<(), PollerError> {
     let mut poller = Poller {
         parts,
         consumer,
+        given_up: 0,
         sources: BTreeMap::new(),
         paused: BTreeSet::new(),
         stalls: Stalls::default(),
@@ -142,6 +146,7 @@ impl Poller {
             while records < RECORDS_BETWEEN_CHORES {
                 let Some(polled) = self.consumer.poll(POLL_WAIT) else { break };
                 match polled {
+                    Ok(message) if passes_over(self.given_up, &message) => {}
                     Ok(message) => {
                         let record = take(&mut self.sources, &message);
                         drop(message);
@@ -183,6 +188,7 @@ impl Poller {
         let nothing = self.parts.assignment.borrow().next(&Change::Revoked);
         self.parts.assignment.send_replace(nothing);
         self.parts.metrics.rejoins.inc();
+        self.given_up = self.given_up.saturating_add(1);
         std::thread::park_timeout(pause);
         self.consumer = join(&self.parts)?;
         // What was paused was so in the client before.

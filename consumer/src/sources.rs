@@ -98,6 +98,29 @@ pub struct Hole {
     pub found: i64,
 }
 
+/// What another client's word makes of a hole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Finding {
+    /// It reads this record, which the first client passed over: that one is not to be trusted.
+    PassedOver { first: i64 },
+    /// It finds nothing there either.
+    Real,
+    /// It said nothing: neither is believed.
+    Unknown,
+}
+
+impl Hole {
+    /// `first`: the first record at or after `next` that another client reads.
+    #[must_use]
+    pub fn judge(&self, first: Option<i64>) -> Finding {
+        match first {
+            Some(first) if first < self.found => Finding::PassedOver { first },
+            Some(_) => Finding::Real,
+            None => Finding::Unknown,
+        }
+    }
+}
+
 /// What a polled message is to its partition's worker.
 pub enum Taken {
     Record(Record),
@@ -131,7 +154,66 @@ pub fn take(sources: &mut BTreeMap<u16, Source>, message: &BorrowedMessage<'_>) 
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
+    use proptest::collection::{btree_set, vec};
+    use proptest::prelude::*;
+
     use super::*;
+
+    /// More fetches without a record than any truth needs; `stalls.rs` gives such a client up.
+    const FRUITLESS_MAX: usize = 12;
+
+    /// Reads a log by one client after the other; each hides its own records, others at each fetch,
+    /// and the last one none. `silent`: at which questions the witness does not answer.
+    fn read(log: &BTreeSet<i64>, liars: &[Vec<BTreeSet<i64>>], silent: &[bool]) -> Vec<i64> {
+        let (mut applied, mut silent) = (Vec::new(), silent.iter());
+        let mut source = Source::new(1, [0, 0]);
+        for client in liars.iter().map(Some).chain([None]) {
+            let (mut fruitless, mut fetches) = (0, client.into_iter().flatten().cycle());
+            // Whoever claims next starts where it stands, and holds nothing against anybody.
+            source = Source::new(1, source.next);
+            'fetching: while fruitless < FRUITLESS_MAX {
+                fruitless += 1;
+                let hidden = fetches.next();
+                let shown = log.range(source.next[0]..);
+                for found in shown.filter(|offset| hidden.is_none_or(|h| !h.contains(offset))) {
+                    match source.step(Lane::Live, *found) {
+                        Step::Known => {}
+                        Step::Next | Step::Believed => {
+                            applied.push(*found);
+                            fruitless = 0;
+                        }
+                        Step::Suspect => continue 'fetching,
+                        Step::Again { next } => {
+                            let hole = Hole { lane: Lane::Live, partition: 3, next, found: *found };
+                            let answers = !silent.next().copied().unwrap_or(false);
+                            let first = log.range(next..).next().copied().filter(|_| answers);
+                            match hole.judge(first) {
+                                Finding::PassedOver { .. } => break 'fetching,
+                                Finding::Real => source.confirm(Lane::Live),
+                                Finding::Unknown => {}
+                            }
+                            continue 'fetching;
+                        }
+                    }
+                }
+            }
+        }
+        applied
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_clients_pass_over_each_record_of_the_log_is_read_once_and_in_order(
+            log in btree_set(0..40_i64, 0..40),
+            liars in vec(vec(btree_set(0..40_i64, 0..6), 1..4), 0..4),
+            silent in vec(any::<bool>(), 0..8),
+        ) {
+            let all: Vec<i64> = log.iter().copied().collect();
+            prop_assert_eq!(read(&log, &liars, &silent), all);
+        }
+    }
 
     #[test]
     fn a_hole_is_fetched_again_and_found_by_another_client_before_it_is_believed() {

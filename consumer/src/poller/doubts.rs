@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use spillway_proto::kafka_record::Lane;
 
 use super::{Poller, Refused};
-use crate::sources::Hole;
+use crate::sources::{Finding, Hole};
 use crate::stalls::Stalls;
 use crate::witness;
 
@@ -40,21 +40,24 @@ impl Poller {
     /// A jump that was fetched again and came again. Only if another client finds the same is
     /// anything passed over; if Kafka does not answer, it is asked again.
     pub(super) fn doubt(&mut self, hole: Hole) -> Result<(), Refused> {
-        let Hole { lane, partition, next, found } = hole;
+        let Hole { lane, partition, next, .. } = hole;
         let place = (lane, partition);
-        match witness::first_from(&self.parts.config, place, next) {
-            Ok(Some(first)) if first < found => {
+        let first = witness::first_from(&self.parts.config, place, next).unwrap_or_else(|error| {
+            tracing::warn!(?hole, %error, "no other client could look for it");
+            None
+        });
+        match hole.judge(first) {
+            Finding::PassedOver { first } => {
                 tracing::error!(?hole, first, "this client passes over records that another reads");
                 return Err(Refused("it passed over records".to_owned()));
             }
-            Ok(Some(_)) => {
+            Finding::Real => {
                 tracing::error!(?hole, "offsets are missing from the log, by two clients' word");
                 if let Some(source) = self.sources.get_mut(&partition) {
                     source.confirm(lane);
                 }
             }
-            Ok(None) => tracing::warn!(?hole, "no other client could say whether it is real"),
-            Err(error) => tracing::warn!(?hole, %error, "no other client could look for it"),
+            Finding::Unknown => tracing::warn!(?hole, "no other client said whether it is real"),
         }
         self.reassign = true;
         Ok(())

@@ -72,10 +72,15 @@ async fn dies_at(point: &str, poison: i64) {
 }
 
 fn start(site: &Site, failpoint: Option<&str>) -> Child {
+    command(site, failpoint).spawn().unwrap()
+}
+
+/// The shipped program, armed.
+pub fn command(site: &Site, failpoint: Option<&str>) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_spillway-consumer"));
     command.arg("--config").arg(site.settings_file()).stdin(Stdio::null()).stdout(Stdio::null());
     if let Some(failpoint) = failpoint {
         command.env("SPILLWAY_FAILPOINT", failpoint);
     }
-    command.spawn().unwrap()
+    command
 }

@@ -12,6 +12,8 @@ mod poison;
 mod pages;
 #[cfg(feature = "failpoints")]
 mod crashed;
+#[cfg(feature = "failpoints")]
+mod lying_client;
 mod lost_commit;
 mod fenced;
 mod going_back;
