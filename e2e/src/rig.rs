@@ -53,7 +53,22 @@ impl Rig {
         let options = options.set("recovery-worker", HASTY_WORKER);
         // Making topics and readers is no part of any drill, and the machine may be busy.
         let options = options.set("console", PATIENT_CONSOLE);
-        Self { stack: Stack::start(options).await.expect("the stack starts") }
+        let rig = Self { stack: Stack::start(options).await.expect("the stack starts") };
+        rig.apis_take_batches().await;
+        rig
+    }
+
+    /// A server is ready before it has looked at Kafka's topics, and answers 503 until then: right
+    /// for a sender that comes again, and no failure that a drill is about.
+    async fn apis_take_batches(&self) {
+        for number in 0..self.stack.api_urls().len() {
+            let name = format!("ingest-api-{number}");
+            until(&format!("{name} takes batches"), async || {
+                let told = self.stack.admin_page(&name, "/deepz").await;
+                told.is_ok_and(|page| page.status == 200)
+            })
+            .await;
+        }
     }
 
     /// A small load for an environment, straight at the API servers.

@@ -278,6 +278,8 @@ async fn watch_dependencies(app: Arc<App>, probes: Probes) -> TopicsError {
         let partitions = app.settings.topics.partitions;
         match app.publisher.check_topics(partitions, KAFKA_WITHIN).await {
             Ok(()) => {
+                // `/deepz` is well only when batches are taken.
+                app.admission.topics_are_checked();
                 probes.kafka.ok(began.elapsed());
                 break;
             }
@@ -291,7 +293,6 @@ async fn watch_dependencies(app: Arc<App>, probes: Probes) -> TopicsError {
         }
         tokio::time::sleep(pause.next_delay()).await;
     }
-    app.admission.topics_are_checked();
     tracing::info!("Kafka's topics are as they must be: batches are taken");
     loop {
         tokio::time::sleep(LOOK_EVERY).await;

@@ -60,6 +60,10 @@ pub struct Failover {
     /// You know that this primary is gone and stays so: it can't be reached to be fenced.
     #[arg(long, value_name = "HOST:PORT")]
     pub primary_is_gone: Option<String>,
+    /// You accept that up to so many records, which the replica lacks and Kafka no longer holds,
+    /// are lost. Their partitions are held until somebody sets their positions.
+    #[arg(long, value_name = "RECORDS")]
+    pub accept_loss: Option<i64>,
 }
 
 #[derive(Debug, Args)]

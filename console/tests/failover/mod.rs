@@ -4,12 +4,18 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use rdkafka::admin::{AdminClient, AdminOptions};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use serde_json::Value as Json;
 use spillway_testkit::Stack;
 use sqlx::MySqlPool;
 
+use crate::publish_one;
 use crate::site::Site;
 
+/// Records that Kafka's retention takes before anybody applied them.
+const TRIMMED: i64 = 3;
 const SETTLES_WITHIN: Duration = Duration::from_secs(30);
 
 /// The servers by hand: pools with every privilege, and their addresses as operators type them.
@@ -84,6 +90,7 @@ pub async fn is_rehearsed(site: &Site, stack: &Stack) {
     a_console_dies_in_the_middle(site, &servers).await;
     a_primary_dies(site, stack, &servers).await;
     a_change_that_was_not_finished_goes_on(site, &servers).await;
+    what_kafka_no_longer_holds_is_lost_by_the_operators_word_alone(site, stack, &servers).await;
 }
 
 async fn what_is_refused(site: &Site, servers: &Servers) {
@@ -191,4 +198,43 @@ async fn a_change_that_was_not_finished_goes_on(site: &Site, servers: &Servers) 
     let listed = site.run("shard ls").json;
     assert_eq!(listed["servers"][0]["server"], servers.at[2].as_str(), "{listed:#}");
     assert!(servers.is_fenced(1).await, "the old one follows, read-only");
+}
+
+/// The log begins above where every server stands: somebody's retention was too short.
+async fn what_kafka_no_longer_holds_is_lost_by_the_operators_word_alone(
+    site: &Site,
+    stack: &Stack,
+    servers: &Servers,
+) {
+    let kafka = stack.file().kafka.clone();
+    for _ in 0..TRIMMED + 2 {
+        publish_one(&kafka, 2).await;
+    }
+    trim(&kafka, 2, TRIMMED).await;
+    let refused = site.refused("shard failover s0 --yes", 2);
+    assert!(refused.contains("3 below 3 on spillway.live partition 2"), "{refused}");
+    assert!(refused.contains("--accept-loss 3"), "{refused}");
+    assert!(site.refused("shard switchover s0 --yes", 2).contains("no longer holds"));
+    let few = site.refused("shard failover s0 --accept-loss 2 --yes", 2);
+    assert!(few.contains("would lose them"), "{few}");
+    assert!(!servers.is_fenced(2).await, "nobody touched the primary");
+    let asked = site.refused("shard failover s0 --accept-loss 3", 64);
+    assert!(asked.contains("3 records are lost by your word"), "it is said before: {asked}");
+    let done = site.ok("shard failover s0 --accept-loss 3 --consumers-within 0s --yes");
+    let (lost, primary): (&Json, &Json) = (&done["lost_records"], &done["new_primary"]);
+    assert_eq!((lost, primary), (&TRIMMED.into(), &servers.at[1].as_str().into()), "{done:#}");
+    // No offset is guessed: the consumer finds it outside its log, and holds the partition.
+    let stands = "SELECT live_next FROM spillway_store.positions WHERE partition_id = 2";
+    assert_eq!(servers.number(1, stands).await, 0);
+}
+
+/// As retention does, but now.
+async fn trim(kafka: &str, partition: i32, below: i64) {
+    let admin: AdminClient<DefaultClientContext> =
+        ClientConfig::new().set("bootstrap.servers", kafka).create().unwrap();
+    let mut list = TopicPartitionList::new();
+    list.add_partition_offset("spillway.live", partition, Offset::Offset(below)).unwrap();
+    let options = AdminOptions::new().operation_timeout(Some(SETTLES_WITHIN));
+    let done = admin.delete_records(&list, &options).await.unwrap();
+    done.elements().iter().for_each(|element| element.error().unwrap());
 }

@@ -76,6 +76,9 @@ impl Honest {
         present: &BTreeSet<u64>,
         found: &mut Findings,
     ) -> Looked {
+        // What is readable proves how far it came, whatever the books say.
+        let windows = present.last().and_then(|last| last.checked_sub(self.first_window_ts.into()));
+        let highest = highest.max(windows.map_or(0, |ahead| ahead / 10 + 1));
         let mut looked = Looked { seqs: highest, missing: 0 };
         for seq in 1..=highest {
             let window_ts = u64::from(self.first_window_ts) + (seq - 1) * 10;
@@ -112,11 +115,13 @@ mod tests {
             first_window_ts: 1_000,
         };
         let gap = Gap { key: Default::default(), first: 2, last: Some(2), state: "late".into() };
-        let judged = |present: &[u64], gaps: &[Gap]| {
+        let judged_to = |highest: u64, present: &[u64], gaps: &[Gap]| {
             let mut found = Findings::default();
-            honest.judge(3, gaps, &present.iter().copied().collect(), &mut found);
+            honest.judge(highest, gaps, &present.iter().copied().collect(), &mut found);
             found.count()
         };
+        let judged = |present: &[u64], gaps: &[Gap]| judged_to(3, present, gaps);
+        assert_eq!(judged_to(1, &[1_000, 1_020], &[]), 1, "books that know too little hide nothing");
         assert_eq!(judged(&[1_000, 1_020], std::slice::from_ref(&gap)), 0);
         assert_eq!(judged(&[1_000, 1_020], &[]), 1);
         assert_eq!(judged(&[1_000, 1_010, 1_020], std::slice::from_ref(&gap)), 1);

@@ -38,6 +38,9 @@ impl Peaks {
     #[must_use]
     pub fn judge(&self) -> Findings {
         let mut found = Findings::default();
+        if !self.mib.keys().any(|name| cap_of(name).is_some()) {
+            found.push(None, || "no program's memory was looked at".into());
+        }
         for (name, mib) in &self.mib {
             let cap = cap_of(name);
             if cap.is_some_and(|cap| *mib > cap) {

@@ -1,6 +1,6 @@
 //! What the shards say of each record: audit rows, positions, what was quarantined.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use spillway_proto::BatchId;
@@ -12,6 +12,7 @@ use tokio::time::timeout;
 
 use super::log::{Partition, Place};
 use super::site::Site;
+use crate::verdict::Findings;
 
 const QUERY_DEADLINE: Duration = Duration::from_secs(60);
 
@@ -39,6 +40,8 @@ pub struct Store {
     /// The standing of whichever shard owns the partition.
     pub positions: BTreeMap<Partition, Standing>,
     pub quarantined: BTreeMap<Place, String>,
+    /// Environment and host of every series of every shard.
+    pub hosts: BTreeSet<(String, String)>,
 }
 
 impl Store {
@@ -82,7 +85,22 @@ impl Store {
             let place = (lane, partition(&row, 1)?, row.try_get(2)?);
             self.quarantined.insert(place, row.try_get_unchecked(3)?);
         }
+        let hosts = "SELECT DISTINCT environment, host FROM spillway_store.series";
+        for row in rows(mysql, hosts).await? {
+            self.hosts.insert((row.try_get_unchecked(0)?, row.try_get_unchecked(1)?));
+        }
         Ok(())
+    }
+
+    /// L2 where nobody looks for a name: series of a host, or under an environment, of which
+    /// nothing was sent.
+    #[must_use]
+    pub fn strangers(&self, known: &BTreeSet<(String, String)>) -> Findings {
+        let mut found = Findings::default();
+        for (environment, host) in self.hosts.difference(known) {
+            found.push(None, || format!("series of {host} in {environment}: nobody sent any"));
+        }
+        found
     }
 }
 
@@ -119,4 +137,17 @@ fn id_of(row: &MySqlRow) -> Result<BatchId, sqlx::Error> {
     let bytes = [agent, epoch, seq.to_le_bytes().to_vec()].concat();
     let id = <[u8; BATCH_ID_BYTES]>::try_from(bytes).ok().and_then(|b| BatchId::from_bytes(&b));
     id.ok_or_else(|| sqlx::Error::Decode("audit names no id".into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_copy_under_another_environment_is_a_stranger() {
+        let of = |environment: &str| (environment.to_owned(), "oracle-demo-0".to_owned());
+        let store = Store { hosts: [of("demo"), of("acme")].into(), ..Store::default() };
+        assert_eq!(store.strangers(&[of("demo")].into()).count(), 1);
+        assert_eq!(store.strangers(&[of("demo"), of("acme")].into()).count(), 0);
+    }
 }

@@ -371,6 +371,9 @@ impl Judging {
                 forgotten.push(Some(entry.recipe.id), text);
             }
         }
+        if ledger.count(Fate::Ok) == 0 {
+            forgotten.push(None, || "nothing was accepted, so nothing is proven".into());
+        }
         let checked = format!("{} batches as the senders know them", memory.all().len());
         self.report.law("ledger", checked, forgotten);
     }
@@ -386,6 +389,7 @@ impl Judging {
         let log = log.map_err(|error| unread(&error))?.map_err(|error| unread(&error))?;
         let store = Store::read(&self.site).await.map_err(|error| unread(&error))?;
         let mut verdict = self.points().await;
+        verdict.phantom.extend(self.strangers(&store, agents));
         self.judge_agents(agents, &mut verdict).await;
         let (counts, mut offsets) = offsets::judge(&log, &store, &self.ledger.all());
         offsets.extend(observed.went_back.clone());
@@ -431,7 +435,10 @@ impl Judging {
         let environments: BTreeSet<String> =
             self.ledger.all().iter().map(|entry| entry.recipe.environment.clone()).collect();
         for environment in environments.iter().filter(|name| *name != ELSEWHERE) {
-            let Some(reader) = self.site.reader(environment) else { continue };
+            let Some(reader) = self.site.reader(environment) else {
+                verdict.missing.push(None, || format!("{environment} has no reader to look with"));
+                continue;
+            };
             let scope = Scope {
                 environment: environment.clone(),
                 hosts: format!("{NAME}-{environment}-"),
@@ -449,10 +456,24 @@ impl Judging {
         verdict
     }
 
+    /// A stack that others use too may hold whatever they sent.
+    fn strangers(&self, store: &Store, agents: &[Agent]) -> Findings {
+        if self.site.stack().is_none() {
+            return Findings::default();
+        }
+        let entries = self.ledger.all();
+        let sent = entries.iter().map(|e| (e.recipe.environment.clone(), e.recipe.host.clone()));
+        let agents = agents.iter().map(|agent| (agent.environment.clone(), agent.name.clone()));
+        store.strangers(&sent.chain(agents).collect())
+    }
+
     /// Our own agents' batches: what they measured is not ours to know, that each came once is.
     async fn judge_agents(&self, agents: &[Agent], verdict: &mut Verdict) {
         for Agent { name, environment, .. } in agents {
-            let Some(reader) = self.site.reader(environment) else { continue };
+            let Some(reader) = self.site.reader(environment) else {
+                verdict.miscounted.push(None, || format!("{name}: nobody can look"));
+                continue;
+            };
             let totals = Totals::read(&reader, name).await;
             if !totals.complete() {
                 verdict.miscounted.push(None, || format!("{name}: {totals:?}"));

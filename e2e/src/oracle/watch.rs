@@ -5,6 +5,9 @@
 //!   and the programs' counters never run ahead of Kafka.
 //! - L8: what is missing is in `gaps` ([`super::honest`]).
 //! - L6: memory ([`super::memory`]).
+//!
+//! A look that gets no answer is no finding: something was killed on purpose. The last one is taken
+//! when all is well again, and must see everything; else a law would hold because nobody looked.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -105,24 +108,45 @@ impl Eye {
         self.observed.looks += 1;
         self.observed.peaks.look(&self.sights.site.processes());
         for shard in self.sights.site.file().mysql.clone() {
-            // A server that is away was killed on purpose: the next look sees it again.
-            if let Ok(snapshot) = snapshot(&shard.primary).await {
-                self.observed.snapshots += 1;
-                self.judge(&shard.shard, snapshot);
+            match snapshot(&shard.primary).await {
+                Ok(snapshot) => {
+                    self.observed.snapshots += 1;
+                    self.judge(&shard.shard, snapshot);
+                }
+                Err(error) if last => {
+                    let text = || format!("{}: no last snapshot: {error}", shard.shard);
+                    self.observed.unbalanced.push(None, text);
+                }
+                Err(_) => {}
             }
         }
         let turn = usize::try_from(number).unwrap_or(0) % self.sights.honest.len().max(1);
         let all = if last { 0..self.sights.honest.len() } else { turn..turn + 1 };
         for honest in self.sights.honest.get(all).unwrap_or_default() {
-            if let Ok(looked) = honest.look(&mut self.observed.dishonest).await {
-                self.observed.honest_looks += 1;
-                self.observed.seqs += looked.seqs;
-                self.observed.missing += looked.missing;
+            match honest.look(&mut self.observed.dishonest).await {
+                Ok(looked) => {
+                    self.observed.honest_looks += 1;
+                    self.observed.seqs += looked.seqs;
+                    self.observed.missing += looked.missing;
+                }
+                Err(error) if last => {
+                    let text = || format!("{}: no last look: {error}", honest.host);
+                    self.observed.dishonest.push(None, text);
+                }
+                Err(_) => {}
             }
+        }
+        if last && self.observed.seqs == 0 {
+            self.observed.dishonest.push(None, || "no seq of any host was looked at".into());
         }
         conserve::read_all(&self.sights.site, &mut self.observed.tallies).await;
         if number.is_multiple_of(ENDS_EVERY) || last {
+            let ends_read = self.observed.ends_read;
             self.look_at_kafka().await;
+            if last && self.observed.ends_read == ends_read {
+                let text = || "Kafka did not tell its ends at the last look".into();
+                self.observed.unbalanced.push(None, text);
+            }
         }
     }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 pub use spillway_e2e::rig::{HASTY_CONSUMER, until};
-use spillway_e2e::rig::{Rig, SETTLED_WITHIN};
+use spillway_e2e::rig::{ACCEPTED_WITHIN, Rig, SETTLED_WITHIN};
 use spillway_proto::frame::Encoder;
 use spillway_proto::partition::Partitioning;
 use spillway_proto::{Batch, BatchId, Kind, Point, Series};
@@ -250,8 +250,24 @@ pub fn frame_of(batch: &Batch) -> Bytes {
     Encoder::new().encode(batch).expect("a made-up batch is valid")
 }
 
-/// Sends a frame to the first API server; it must be accepted.
+/// Sends a frame to the first API server, and again as long as that says "not now", as every
+/// sender does; it must be accepted. Whatever else is answered is a failure.
 pub async fn post(rig: &Rig, batch: &Batch) {
+    let by = Instant::now() + ACCEPTED_WITHIN;
+    loop {
+        let answer = attempt(rig, batch).await;
+        if answer.contains("\"accepted\":1") {
+            return;
+        }
+        let (head, _) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
+        let head = head.to_ascii_lowercase();
+        let later = head.starts_with("http/1.1 503") && head.contains("retry-after:");
+        assert!(later && Instant::now() < by, "not accepted: {answer}");
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
+async fn attempt(rig: &Rig, batch: &Batch) -> String {
     let file = rig.stack.file();
     let api = file.api.first().and_then(|url| url.strip_prefix("http://")).expect("an API");
     let token = file.tokens.get(&batch.environment).expect("a token");
@@ -270,6 +286,5 @@ pub async fn post(rig: &Rig, batch: &Batch) {
         stream.read_to_end(&mut answer).await?;
         Ok::<_, std::io::Error>(String::from_utf8_lossy(&answer).into_owned())
     };
-    let answer = timeout(POSTED_WITHIN, answered).await.expect("an answer").expect("an answer");
-    assert!(answer.contains("\"accepted\":1"), "not accepted: {answer}");
+    timeout(POSTED_WITHIN, answered).await.expect("an answer").expect("an answer")
 }

@@ -68,11 +68,12 @@ pub enum ShardFault {
     )]
     NotCaughtUp { address: String, after: String },
     #[error(
-        "{address} lacks {records} records that Kafka no longer holds (trimmed below {low} on \
-         {topic} partition {partition}): it is older than the replay window, and taking over would \
-         lose them; choose another replica"
+        "{address} lacks {records} records that Kafka no longer holds: {places}. It is older than \
+         the replay window, and taking over would lose them: choose another replica, or restore \
+         one that has more. If there is none and the primary is given up, say so: `spillway shard \
+         failover --accept-loss {records}`; nothing was changed"
     )]
-    TooOld { address: String, records: i64, low: i64, topic: &'static str, partition: u16 },
+    TooOld { address: String, records: i64, places: String },
     #[error(
         "{address} has {count} transactions that the primary has not ({gtids}): it can't follow as \
          it is. Empty it and restore it from a backup or a clone of the primary, then run this \
@@ -122,7 +123,7 @@ pub async fn run(desk: &Desk, command: cli::Shard) -> Result<Answer, Failure> {
     match command {
         cli::Shard::Ls => ls::run(desk).await,
         cli::Shard::Switchover(how) => {
-            promote::run(desk, &Failover { how, primary_is_gone: None }, false).await
+            promote::run(desk, &Failover { how, primary_is_gone: None, accept_loss: None }, false).await
         }
         cli::Shard::Failover(failover) => promote::run(desk, &failover, true).await,
         cli::Shard::Rebuild(options) => rebuild::run(desk, &options).await,

@@ -41,7 +41,7 @@ pub async fn run(desk: &Desk, failover: &Failover, is_failover: bool) -> Result<
     }
     let mut new = replicas.choose(shard, how)?;
     new.check(shard, &old, is_failover)?;
-    let replay = foreseen(desk, &map, shard, &new, &mut old).await?;
+    let replay = foreseen(desk, (&map, shard), failover, &new, &mut old).await?;
     let mut answer = Answer::default();
     answer.fact("shard", shard.name.clone()).fact("old_primary", address(&shard.primary));
     answer.fact("new_primary", new.member.address.clone()).fact("epoch", shard.epoch + 1);
@@ -58,7 +58,7 @@ pub async fn run(desk: &Desk, failover: &Failover, is_failover: bool) -> Result<
     let done = async {
         let _lock = maintenance::hold(desk, &format!("{action} {}", shard.name)).await?;
         unfinished::unchanged(desk, shard).await?;
-        take_over(desk, (&map, shard), (how, is_failover), &mut old, &mut new).await
+        take_over(desk, (&map, shard), (failover, is_failover), &mut old, &mut new).await
     };
     let replay = entry.end(done.await)?;
     replay.tell(&mut answer);
@@ -148,20 +148,20 @@ pub async fn old_primary(
     }
 }
 
+/// What is replayed; refused if more is lost than was accepted.
 async fn foreseen(
     desk: &Desk,
-    map: &ShardMap,
-    shard: &Shard,
+    (map, shard): (&ShardMap, &Shard),
+    failover: &Failover,
     new: &Candidate,
     old: &mut Old,
 ) -> Result<Replay, Failure> {
-    let replica = (&new.member, &new.status);
-    match old {
-        Old::Alive(member, status) => {
-            replay::judge(desk, map, shard, replica, Some((member.as_mut(), &**status))).await
-        }
-        Old::Gone => replay::judge(desk, map, shard, replica, None).await,
-    }
+    let other = match old {
+        Old::Alive(member, status) => Some((member.as_mut(), &**status)),
+        Old::Gone => None,
+    };
+    let replay = replay::judge(desk, map, shard, &new.status, other).await?;
+    Ok(replay.check(&new.member.address, failover.accept_loss)?)
 }
 
 fn steps(
@@ -202,11 +202,11 @@ fn steps(
 async fn take_over(
     desk: &Desk,
     (map, shard): (&ShardMap, &Shard),
-    (how, is_failover): (&Switchover, bool),
+    (failover, is_failover): (&Failover, bool),
     old: &mut Old,
     new: &mut Candidate,
 ) -> Result<Replay, Failure> {
-    let replay = match prepare(desk, (map, shard), (how, is_failover), old, new).await {
+    let replay = match prepare(desk, (map, shard), (failover, is_failover), old, new).await {
         Ok(replay) => replay,
         Err(failure) => return Err(give_back(desk, shard, old, failure).await),
     };
@@ -225,10 +225,11 @@ async fn take_over(
 async fn prepare(
     desk: &Desk,
     (map, shard): (&ShardMap, &Shard),
-    (how, is_failover): (&Switchover, bool),
+    (failover, is_failover): (&Failover, bool),
     old: &mut Old,
     new: &mut Candidate,
 ) -> Result<Replay, Failure> {
+    let how = &failover.how;
     match old {
         Old::Alive(member, status) => {
             member.fence().await?;
@@ -257,7 +258,7 @@ async fn prepare(
         }
     }
     new.status = new.member.status().await?;
-    foreseen(desk, map, shard, new, old).await
+    foreseen(desk, (map, shard), failover, new, old).await
 }
 
 /// The old primary writable again, as it was; the failure, with what could not be undone.
