@@ -206,7 +206,7 @@ mod tests {
     fn the_sentence_says_whether_it_is_exact() {
         let none = Replay { exact: true, points: Some(0), ..Replay::default() };
         assert!(none.sentence().starts_with("nothing is replayed"));
-        let some = Replay { records: 12, points: None, partitions: 2, exact: false };
+        let some = Replay { records: 12, partitions: 2, ..Replay::default() };
         assert!(
             some.sentence().contains("12 records on 2 partitions at least"),
             "{}",
