@@ -121,7 +121,11 @@ mod tests {
             found.count()
         };
         let judged = |present: &[u64], gaps: &[Gap]| judged_to(3, present, gaps);
-        assert_eq!(judged_to(1, &[1_000, 1_020], &[]), 1, "books that know too little hide nothing");
+        assert_eq!(
+            judged_to(1, &[1_000, 1_020], &[]),
+            1,
+            "books that know too little hide nothing"
+        );
         assert_eq!(judged(&[1_000, 1_020], std::slice::from_ref(&gap)), 0);
         assert_eq!(judged(&[1_000, 1_020], &[]), 1);
         assert_eq!(judged(&[1_000, 1_010, 1_020], std::slice::from_ref(&gap)), 1);

@@ -6,8 +6,8 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
-pub use spillway_e2e::rig::{HASTY_CONSUMER, until};
 use spillway_e2e::rig::{ACCEPTED_WITHIN, Rig, SETTLED_WITHIN};
+pub use spillway_e2e::rig::{HASTY_CONSUMER, until};
 use spillway_proto::frame::Encoder;
 use spillway_proto::partition::Partitioning;
 use spillway_proto::{Batch, BatchId, Kind, Point, Series};

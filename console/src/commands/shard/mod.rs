@@ -123,7 +123,8 @@ pub async fn run(desk: &Desk, command: cli::Shard) -> Result<Answer, Failure> {
     match command {
         cli::Shard::Ls => ls::run(desk).await,
         cli::Shard::Switchover(how) => {
-            promote::run(desk, &Failover { how, primary_is_gone: None, accept_loss: None }, false).await
+            promote::run(desk, &Failover { how, primary_is_gone: None, accept_loss: None }, false)
+                .await
         }
         cli::Shard::Failover(failover) => promote::run(desk, &failover, true).await,
         cli::Shard::Rebuild(options) => rebuild::run(desk, &options).await,
