@@ -22,8 +22,15 @@ const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// An order to stop a program is followed within this.
 const STOPS_WITHIN: Duration = Duration::from_secs(60);
 /// The worker as fast as it can, not below live traffic as it is shipped.
-const UNBRIDLED_WORKER: &str = "[drain]\nbytes_per_second = \"1 GiB\"\nlag_records_max = 100000000\n\
-                                poll_period = \"200ms\"\nhold = \"1s\"\n[unseal]\npatience = \"0s\"\n";
+const UNBRIDLED_WORKER: &str = r#"
+[drain]
+bytes_per_second = "1 GiB"
+lag_records_max = 100000000
+poll_period = "200ms"
+hold = "1s"
+[unseal]
+patience = "0s"
+"#;
 
 /// What to send.
 #[derive(clap::Args, Debug)]

@@ -1,4 +1,5 @@
-//! Benchmarks on the real servers, of one part alone or of all together. Not a part of what runs in production.
+//! Benchmarks on the real servers, of one part alone or of all together. Not a part of what runs in
+//! production.
 
 pub mod agent;
 pub mod consumer;
