@@ -37,7 +37,7 @@ const LATER_MAX: usize = 1;
 const HASTY_API: &str = "[http]\nhead_within = \"2s\"\nfirst_byte_within = \"2s\"\n";
 
 /// What is sent, and what may come back.
-struct Input {
+pub struct Input {
     name: &'static str,
     bytes: Vec<u8>,
     /// Sent a byte a second behind `bytes`.
@@ -49,7 +49,7 @@ struct Input {
 }
 
 impl Input {
-    fn new(name: &'static str, statuses: &'static [u16], bytes: Vec<u8>) -> Self {
+    pub fn new(name: &'static str, statuses: &'static [u16], bytes: Vec<u8>) -> Self {
         Self { name, bytes, drip: Vec::new(), statuses, at_once: AT_ONCE, rejected: false }
     }
 
@@ -67,16 +67,22 @@ impl Input {
     }
 }
 
-struct Stage {
+pub struct Stage {
     rig: Rig,
     address: String,
     target: Target,
+    bytes_max: u64,
     neighbour: Neighbour,
     quiet: Vec<Timed>,
 }
 
 impl Stage {
     async fn start(program: &str) -> Self {
+        Self::limited(program, MEMORY_BYTES_MAX).await
+    }
+
+    /// With so much memory for the program.
+    pub async fn limited(program: &str, bytes_max: u64) -> Self {
         let rig = Rig::start(StackOptions::default().set("ingest-api", HASTY_API)).await;
         let file = rig.stack.file();
         let url = file.api.first().expect("there is an API");
@@ -84,20 +90,20 @@ impl Stage {
         let process = file.processes.iter().find(|process| process.name == program);
         let pid = process.and_then(|process| process.pid).expect("it runs");
         let log = rig.stack.log_path(program).expect("it has a log");
-        let target = Target::limited(pid, log, MEMORY_BYTES_MAX);
+        let target = Target::limited(pid, log, bytes_max);
         let token = file.tokens.get("globex").expect("it has a token").clone();
         let neighbour = Neighbour::start(address.clone(), token, "globex");
         println!("| input | status | requests | peak MiB | p99 alone, beside (ms) | log lines |");
         println!("|---|---|---|---|---|---|");
-        Self { rig, address, target, neighbour, quiet: Vec::new() }
+        Self { rig, address, target, bytes_max, neighbour, quiet: Vec::new() }
     }
 
-    fn token(&self, environment: &str) -> String {
+    pub fn token(&self, environment: &str) -> String {
         self.rig.stack.file().tokens.get(environment).expect("it has a token").clone()
     }
 
     /// Sends one input for a while and judges it.
-    async fn meet(&mut self, input: Input) {
+    pub async fn meet(&mut self, input: Input) {
         let lines = self.target.complaints();
         self.alone().await;
         self.target.forget_peak();
@@ -117,6 +123,10 @@ impl Stage {
     async fn rejected(&self) -> f64 {
         let metrics = self.rig.metrics("ingest-api-0").await;
         metrics.sum("spillway_ingest_batches_rejected_total")
+    }
+
+    pub async fn panics(&self) -> f64 {
+        self.rig.metrics("ingest-api-0").await.sum("spillway_ingest_panics_total")
     }
 
     /// The neighbour by himself.
@@ -154,10 +164,11 @@ impl Stage {
         let mut seen: Vec<u16> = statuses.to_vec();
         seen.sort_unstable();
         seen.dedup();
-        let told: Vec<String> = seen
-            .iter()
-            .map(|status| if *status == CLOSED { "closed".into() } else { status.to_string() })
-            .collect();
+        let name_of = |status: &u16| match *status {
+            CLOSED => "closed".to_owned(),
+            status => status.to_string(),
+        };
+        let told: Vec<String> = seen.iter().map(name_of).collect();
         println!(
             "| {name} | {} | {} | {:.0} | {:.1}, {:.1} | {lines} |",
             told.join(", "),
@@ -167,7 +178,7 @@ impl Stage {
             p99_ms(beside),
         );
         assert!(seen.iter().all(|status| allowed.contains(status)), "{name}: {seen:?}");
-        assert!(peak < MEMORY_BYTES_MAX, "{name}: {peak} bytes");
+        assert!(peak < self.bytes_max, "{name}: {peak} bytes");
         assert!(lines <= LINES_MAX, "{name}: {lines} lines in the log");
         assert!(!beside.is_empty(), "{name}: the neighbour was not served at all");
         let of = |wanted: u16| beside.iter().filter(|(_, status)| *status == wanted).count();
@@ -283,8 +294,7 @@ async fn hostile_requests_meet_their_status_bounded_memory_and_no_neighbour() {
     for input in inputs.into_iter().flatten() {
         stage.meet(input).await;
     }
-    let panics = stage.rig.metrics("ingest-api-0").await.sum("spillway_ingest_panics_total");
-    assert_eq!(panics, 0.0);
+    assert_eq!(stage.panics().await, 0.0);
 }
 
 /// A new token of this environment.
@@ -314,7 +324,7 @@ fn series(window_ts: u32, metric: &str, labels: &[(&str, &str)], values: &[f64])
 
 /// Contents that are allowed and odd, a batch each.
 fn odd_contents(window_ts: u32) -> Vec<(&'static str, Vec<Series>)> {
-    let series = |metric: &str, labels: &[(&str, &str)], values: &[f64]| {
+    let series = |metric: &str, labels: &[_], values: &[f64]| {
         series(window_ts, metric, labels, values)
     };
     let numbers = [f64::NAN, f64::INFINITY, f64::NEG_INFINITY, -0.0, 5e-324, f64::MIN_POSITIVE];

@@ -45,6 +45,8 @@ mod f35_moved;
 mod foreign;
 mod hostile;
 mod hostile_connections;
+mod hostile_crowd;
+mod hostile_foreign;
 mod hostile_load;
 mod hostile_objects;
 mod hostile_shares;
