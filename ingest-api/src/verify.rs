@@ -113,7 +113,7 @@ pub async fn body(
         drop(turn);
         checked
     };
-    Ok(outside::blocking(work).await?)
+    Ok(outside::behind(work).await?)
 }
 
 /// Checks frames that were made here of a foreign body, like any others.

@@ -51,6 +51,7 @@ mod hostile_load;
 mod hostile_objects;
 mod hostile_shares;
 mod hostile_target;
+mod hostile_way;
 mod hostile_wire;
 mod openapi;
 mod sending;
