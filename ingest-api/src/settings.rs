@@ -115,7 +115,7 @@ pub struct AdmissionSettings {
     pub bytes_min: Size,
     /// Requests that unfold to much, opened at once: so many of our own agents' (16 MiB each at
     /// worst) and so many of foreign senders' (112 MiB each at worst). One environment gets all
-    /// but one of them.
+    /// but one of them, and never a place for each processor.
     pub large_at_once: u32,
     /// What one environment may hold of `bytes_max`, as a part of 1.
     pub environment_share: f64,

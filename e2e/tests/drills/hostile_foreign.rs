@@ -109,9 +109,9 @@ fn otlp_bodies(token: &str) -> Vec<Input> {
     let points = format!("{metric}\"gauge\":{{\"dataPoints\":[");
     let nested = "{\"resourceMetrics\":".to_owned() + &"[".repeat(100_000);
     vec![
-        Input::new("OTLP: gzip of 1 GiB", &[413], send((PROTOBUF, "gzip"), &gzip(1 << 30))),
-        Input::new("OTLP: deflate of 1 GiB", &[413], send((JSON, "deflate"), &zlib(1 << 30))),
-        Input::new("OTLP: zstd of 10 GB", &[413], {
+        Input::new("OTLP: gzip of 1 GiB", &[413, 503], send((PROTOBUF, "gzip"), &gzip(1 << 30))),
+        Input::new("OTLP: deflate of 1 GiB", &[413, 503], send((JSON, "deflate"), &zlib(1 << 30))),
+        Input::new("OTLP: zstd of 10 GB", &[413, 503], {
             send((PROTOBUF, "zstd"), &zstd_zeros(10_000_000_000, WINDOW_LOG_17))
         }),
         Input::new("OTLP: zstd with windowLog 31", &[400], {
@@ -121,24 +121,24 @@ fn otlp_bodies(token: &str) -> Vec<Input> {
         Input::new("OTLP: a length of 2^31 with ten bytes behind", &[400], {
             send(plain, &[&[0x0a, 0xff, 0xff, 0xff, 0xff, 7][..], &[0; 10]].concat())
         }),
-        Input::new("OTLP: four million empty resources", &[200], {
+        Input::new("OTLP: four million empty resources", &[200, 503], {
             send(plain, &[0x0a, 0].repeat(BODY_BYTES / 2 - 100))
         }),
-        Input::new("OTLP: four million empty data points", &[200, 413], {
+        Input::new("OTLP: four million empty data points", &[200, 413, 503], {
             send(plain, &otlp(5, &[0x0a, 0].repeat(BODY_BYTES / 2 - 100)))
         }),
-        Input::new("OTLP: a histogram of a million buckets", &[200], {
+        Input::new("OTLP: a histogram of a million buckets", &[200, 503], {
             send(plain, &exponential(1_000_000))
         }),
-        Input::new("OTLP JSON: the same", &[200], send(json, &json_list(&counts, "1", &end_of(3, end)))),
-        Input::new("OTLP JSON: nested 100,000 deep", &[400], send(json, nested.as_bytes())),
-        Input::new("OTLP JSON: millions of empty resources", &[200, 400], {
+        Input::new("OTLP JSON: the same", &[200, 503], send(json, &json_list(&counts, "1", &end_of(3, end)))),
+        Input::new("OTLP JSON: nested 100,000 deep", &[400, 503], send(json, nested.as_bytes())),
+        Input::new("OTLP JSON: millions of empty resources", &[200, 400, 503], {
             send(json, &json_list("{\"resourceMetrics\":[", "{}", "]}"))
         }),
-        Input::new("OTLP JSON: millions of empty data points", &[200, 400], {
+        Input::new("OTLP JSON: millions of empty data points", &[200, 400, 503], {
             send(json, &json_list(&points, "{}", &end_of(1, end)))
         }),
-        Input::new("OTLP JSON: an attribute of millions of parts", &[200, 400], {
+        Input::new("OTLP JSON: an attribute of millions of parts", &[200, 400, 503], {
             let open = format!("{points}{{\"attributes\":[{{\"key\":\"a\",\"value\":\
                                 {{\"arrayValue\":{{\"values\":[");
             send(json, &json_list(&open, "{}", &format!("]}}}}}}]}}]}}{end}")))
@@ -159,34 +159,34 @@ fn datadog_bodies(token: &str) -> Vec<Input> {
     let series = "{\"series\":[{\"metric\":\"m\",";
     let nested = "{\"series\":".to_owned() + &"[".repeat(100_000);
     vec![
-        Input::new("Datadog: deflate of 1 GiB", &[413], {
+        Input::new("Datadog: deflate of 1 GiB", &[413, 503], {
             request(token, V1, (JSON, "deflate"), &zlib(1 << 30))
         }),
-        Input::new("Datadog: zstd of 10 GB", &[413], {
+        Input::new("Datadog: zstd of 10 GB", &[413, 503], {
             let bomb = zstd_zeros(10_000_000_000, WINDOW_LOG_17);
             request(token, V2, (PROTOBUF, "zstd"), &bomb)
         }),
-        Input::new("Datadog: gzip of 1 GiB", &[413], {
+        Input::new("Datadog: gzip of 1 GiB", &[413, 503], {
             request(token, V2, (JSON, "gzip"), &gzip(1 << 30))
         }),
-        Input::new("Datadog v1: nested 100,000 deep", &[400], v1(nested.as_bytes())),
-        Input::new("Datadog v1: millions of empty series", &[202, 400], {
+        Input::new("Datadog v1: nested 100,000 deep", &[400, 503], v1(nested.as_bytes())),
+        Input::new("Datadog v1: millions of empty series", &[202, 400, 503], {
             v1(&json_list("{\"series\":[", "{}", "]}"))
         }),
-        Input::new("Datadog v1: millions of points", &[400, 413], {
+        Input::new("Datadog v1: millions of points", &[400, 413, 503], {
             v1(&json_list(&format!("{series}\"points\":["), "[1,1]", "]}]}"))
         }),
-        Input::new("Datadog v1: millions of tags", &[400, 202], {
+        Input::new("Datadog v1: millions of tags", &[202, 400, 503], {
             let open = format!("{series}\"points\":[[1700000000,1]],\"tags\":[");
             v1(&json_list(&open, "\"a\"", "]}]}"))
         }),
-        Input::new("Datadog v2: a million tags", &[400], {
+        Input::new("Datadog v2: a million tags", &[400, 503], {
             request(token, V2, (PROTOBUF, "identity"), &many_tags)
         }),
         Input::new("Datadog v2: a length of 2^31", &[400], {
             request(token, V2, (PROTOBUF, "identity"), &[0x0a, 0xff, 0xff, 0xff, 0xff, 7, 0])
         }),
-        Input::new("Datadog v2: four million empty series", &[202, 400], {
+        Input::new("Datadog v2: four million empty series", &[202, 400, 503], {
             let body = [0x0a, 0].repeat(BODY_BYTES / 2 - 100);
             request(token, V2, (PROTOBUF, "identity"), &body)
         }),

@@ -100,10 +100,10 @@ pub async fn behind<T: Send + 'static>(
     blocking(work).await
 }
 
-/// How far behind: a tenth of a processor's time is left where all others want it, so that whoever
-/// waits for the work gets it still. The kernel's weight of 110 beside 1,024 (`sched(7)`).
+/// How far behind: less than a third of a processor where somebody else wants it, so that whoever
+/// waits for the work gets it still. The kernel's weight of 335 beside 1,024 (`sched(7)`).
 #[cfg(target_os = "linux")]
-const NICENESS: i32 = 10;
+const NICENESS: i32 = 5;
 
 /// On Linux a thread's niceness is its own. It stays: without a privilege nobody gets back, and
 /// threads for blocking work have no hurry.
