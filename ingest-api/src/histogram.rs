@@ -4,8 +4,8 @@
 //! So all histograms, whoever sends them, are read alike. Of exponential ones, which have hundreds
 //! of possible buckets, those are stored that count something, and `+Inf` always.
 
-use spillway_proto::batch::STALE_MARKER_BITS;
 use spillway_proto::Point;
+use spillway_proto::batch::STALE_MARKER_BITS;
 
 use crate::cut::{Intake, Naming, TooMuch};
 

@@ -19,8 +19,8 @@ use uuid::Uuid;
 use crate::hostile_load::{Neighbour, Timed, p99_ms, recent_window};
 use crate::hostile_target::{MEMORY_BYTES_MAX, Target};
 use crate::hostile_wire::{
-    CLOSED, WINDOW_LOG_31, drip, frame, frame_of_message, frame_of_ten_gigabytes, frame_of_zeros,
-    post, post_as, send, zstd_zeros,
+    CLOSED, WINDOW_LOG_31, drip, field, frame, frame_of_message, frame_of_ten_gigabytes,
+    frame_of_zeros, post, post_as, send, zstd_zeros,
 };
 
 /// How long one input is sent again and again, and how long the neighbour is alone before.
@@ -324,9 +324,8 @@ fn series(window_ts: u32, metric: &str, labels: &[(&str, &str)], values: &[f64])
 
 /// Contents that are allowed and odd, a batch each.
 fn odd_contents(window_ts: u32) -> Vec<(&'static str, Vec<Series>)> {
-    let series = |metric: &str, labels: &[_], values: &[f64]| {
-        series(window_ts, metric, labels, values)
-    };
+    let series =
+        |metric: &str, labels: &[_], values: &[f64]| series(window_ts, metric, labels, values);
     let numbers = [f64::NAN, f64::INFINITY, f64::NEG_INFINITY, -0.0, 5e-324, f64::MIN_POSITIVE];
     let quoted = "a'b\"c`d\\e%f_g;--/*\u{1f600}";
     let many = (0..10_000).map(|nth: u32| series(&format!("new.{nth}"), &[], &[1.0]));
@@ -387,17 +386,7 @@ async fn hostile_contents_are_stored_as_they_are_or_refused_by_name() {
 
 /// Names that are too long, hold a NUL or are no UTF-8 can't be encoded: forged bodies say them.
 fn forged_names(token: &str) -> Vec<Input> {
-    let string = |bytes: &[u8]| {
-        let mut message = vec![0x0a];
-        let mut length = bytes.len();
-        while length > 0x7f {
-            message.push((length & 0x7f) as u8 | 0x80);
-            length >>= 7;
-        }
-        message.push(length as u8);
-        [message.as_slice(), bytes].concat()
-    };
-    let named = |bytes: &[u8]| post_as(token, &[], &frame_of_message(&string(bytes)));
+    let named = |bytes: &[u8]| post_as(token, &[], &frame_of_message(&field(1, bytes)));
     vec![
         Input::rejected("a name of 64 kB", named(&[b'a'; 64_000])),
         Input::rejected("a name with NUL", named(b"a\0b")),

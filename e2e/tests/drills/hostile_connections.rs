@@ -281,7 +281,8 @@ async fn by_tls_too_and_handshakes_that_never_end_keep_no_sender_out() {
     let (tls, settings) = Way::by_tls(dir.path());
     let settings = format!("{PATIENT_API}{settings}");
     let rig = Rig::start(StackOptions::default().set("ingest-api", &settings)).await;
-    let by_tls = |habits: Vec<Habit>| habits.into_iter().map(|one| one.by(&tls)).collect::<Vec<_>>();
+    let by_tls =
+        |habits: Vec<Habit>| habits.into_iter().map(|one| one.by(&tls)).collect::<Vec<_>>();
     let words = tls.first_words();
     let half = [Arc::new(Habit::quiet(&words)), Arc::new(Habit::quiet(&words[..words.len() / 2]))];
     let plain = [Arc::new(Habit::quiet(b"GET /livez HTTP/1.1\r\nHost: drill\r\n\r\n"))];

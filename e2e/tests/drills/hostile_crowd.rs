@@ -117,8 +117,7 @@ impl Sink {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         listener.set_nonblocking(true).expect("a socket");
         let address = listener.local_addr().expect("bound");
-        let turns =
-            Turns { every_ns: AtomicU64::new(1_000_000), next: Mutex::new(Instant::now()) };
+        let turns = Turns { every_ns: AtomicU64::new(1_000_000), next: Mutex::new(Instant::now()) };
         let turns = Arc::new(turns);
         let own = Arc::clone(&turns);
         let thread = Strangers::start(async move {

@@ -3,7 +3,7 @@
 //! JSON is built to), and so is the limit of memory.
 
 use crate::hostile::{Input, Stage};
-use crate::hostile_wire::{WINDOW_LOG_17, WINDOW_LOG_31, post_to, zstd_zeros};
+use crate::hostile_wire::{WINDOW_LOG_17, WINDOW_LOG_31, field, post_to, zstd_zeros};
 
 /// What the kernel gives the program; the settings allow it 832 MiB.
 const MEMORY_BYTES_MAX: u64 = 512 << 20;
@@ -59,19 +59,6 @@ fn zlib(bytes: usize) -> Vec<u8> {
     [&[0x78, 0x9c][..], &deflated_zeros(bytes)].concat()
 }
 
-/// A protobuf field that is a message or a text.
-fn field(tag: u8, content: &[u8]) -> Vec<u8> {
-    let mut out = vec![tag << 3 | 2];
-    let mut length = content.len();
-    while length > 0x7f {
-        out.push((length & 0x7f) as u8 | 0x80);
-        length >>= 7;
-    }
-    out.push(length as u8);
-    out.extend_from_slice(content);
-    out
-}
-
 /// A request with one metric of this shape and these data points.
 fn otlp(shape: u8, points: &[u8]) -> Vec<u8> {
     // Cumulative, where the shape asks.
@@ -104,8 +91,10 @@ fn otlp_bodies(token: &str) -> Vec<Input> {
     let json = (JSON, "identity");
     let metric = "{\"resourceMetrics\":[{\"scopeMetrics\":[{\"metrics\":[{\"name\":\"h\",";
     let end = "}]}]}]}";
-    let counts = format!("{metric}\"exponentialHistogram\":{{\"aggregationTemporality\":2,\
-                          \"dataPoints\":[{{\"positive\":{{\"bucketCounts\":[");
+    let counts = format!(
+        "{metric}\"exponentialHistogram\":{{\"aggregationTemporality\":2,\
+                          \"dataPoints\":[{{\"positive\":{{\"bucketCounts\":["
+    );
     let points = format!("{metric}\"gauge\":{{\"dataPoints\":[");
     let nested = "{\"resourceMetrics\":".to_owned() + &"[".repeat(100_000);
     vec![
@@ -130,7 +119,11 @@ fn otlp_bodies(token: &str) -> Vec<Input> {
         Input::new("OTLP: a histogram of a million buckets", &[200, 503], {
             send(plain, &exponential(1_000_000))
         }),
-        Input::new("OTLP JSON: the same", &[200, 503], send(json, &json_list(&counts, "1", &end_of(3, end)))),
+        Input::new(
+            "OTLP JSON: the same",
+            &[200, 503],
+            send(json, &json_list(&counts, "1", &end_of(3, end))),
+        ),
         Input::new("OTLP JSON: nested 100,000 deep", &[400, 503], send(json, nested.as_bytes())),
         Input::new("OTLP JSON: millions of empty resources", &[200, 400, 503], {
             send(json, &json_list("{\"resourceMetrics\":[", "{}", "]}"))
@@ -139,8 +132,10 @@ fn otlp_bodies(token: &str) -> Vec<Input> {
             send(json, &json_list(&points, "{}", &end_of(1, end)))
         }),
         Input::new("OTLP JSON: an attribute of millions of parts", &[200, 400, 503], {
-            let open = format!("{points}{{\"attributes\":[{{\"key\":\"a\",\"value\":\
-                                {{\"arrayValue\":{{\"values\":[");
+            let open = format!(
+                "{points}{{\"attributes\":[{{\"key\":\"a\",\"value\":\
+                                {{\"arrayValue\":{{\"values\":["
+            );
             send(json, &json_list(&open, "{}", &format!("]}}}}}}]}}]}}{end}")))
         }),
     ]

@@ -54,7 +54,8 @@ impl Way {
     /// What a client says first.
     pub fn first_words(&self) -> Vec<u8> {
         let Self::Tls(config) = self else { return Vec::new() };
-        let client = ClientConnection::new(Arc::clone(config), ServerName::from(IpAddr::from(HOME)));
+        let client =
+            ClientConnection::new(Arc::clone(config), ServerName::from(IpAddr::from(HOME)));
         let mut words = Vec::new();
         client.expect("a client").write_tls(&mut words).expect("memory");
         words

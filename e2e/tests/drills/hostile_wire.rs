@@ -105,6 +105,19 @@ pub fn frame(series: u32, points: u32, raw_bytes: u32, body: &[u8]) -> Vec<u8> {
     [MAGIC.as_slice(), &crc, &rest].concat()
 }
 
+/// A protobuf field that is a message or a text.
+pub fn field(tag: u8, content: &[u8]) -> Vec<u8> {
+    let mut out = vec![tag << 3 | 2];
+    let mut length = content.len();
+    while length > 0x7f {
+        out.push((length & 0x7f) as u8 | 0x80);
+        length >>= 7;
+    }
+    out.push(length as u8);
+    out.extend_from_slice(content);
+    out
+}
+
 /// A frame around a protobuf message that is nonsense.
 pub fn frame_of_message(message: &[u8]) -> Vec<u8> {
     let raw_bytes = u32::try_from(message.len()).expect("a small message");

@@ -84,5 +84,8 @@ pub async fn judge(dir: &Path, primary: &MysqlServer, replica: &MysqlServer) {
 
     let said = told(dir, replica, "blind").await;
     assert!(said.contains("GRANT REPLICATION CLIENT ON *.* TO blind"), "{said}");
-    assert!(said.contains("mysql.status.questions") && !said.contains("mysql.replication"), "{said}");
+    assert!(
+        said.contains("mysql.status.questions") && !said.contains("mysql.replication"),
+        "{said}"
+    );
 }

@@ -90,9 +90,8 @@ fn read(bytes: &[u8]) -> Result<Native, Malformed> {
             _ => {}
         }
     }
-    let is_long = |side: &Side| {
-        side.spans.len().max(side.deltas.len()).max(side.counts.len()) > LISTED_MAX
-    };
+    let is_long =
+        |side: &Side| side.spans.len().max(side.deltas.len()).max(side.counts.len()) > LISTED_MAX;
     let (negative, positive) = (is_long(&native.negative), is_long(&native.positive));
     native.too_long = negative || positive || native.custom.len() > LISTED_MAX;
     Ok(native)
