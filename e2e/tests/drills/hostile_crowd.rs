@@ -1,7 +1,7 @@
 //! Strangers of a flood, on a processor of theirs and behind everybody else: what they cost
-//! themselves is none of the server's doing. And what they talk to in the placebo: a sink that reads
-//! the same requests and answers as many in a second, so that their own costs are the same and the
-//! server is left out.
+//! themselves is none of the server's doing. And what they talk to in the placebo: a sink that
+//! reads the same requests and answers as many in a second, so that their own costs are the same
+//! and the server is left out.
 
 use std::net::{SocketAddr, TcpListener};
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -36,8 +36,8 @@ async fn told(dir: &Path, server: &MysqlServer, user: &str) -> String {
     fs::write(&password, PASSWORD).expect("a file");
     let config = dir.join("measuring.toml");
     let text = format!(
-        "[agent]\nenvironment = \"demo\"\ntoken_file = {password:?}\n[[mysql]]\nname = \"replica\"\n\
-         address = \"{}\"\nuser = \"{user}\"\npassword_file = {password:?}\nstatements = 0\n",
+        "[agent]\nenvironment = \"demo\"\ntoken_file = {password:?}\n[[mysql]]\n\
+         name = \"replica\"\naddress = \"{}\"\nuser = \"{user}\"\npassword_file = {password:?}\nstatements = 0\n",
         server.port.socket()
     );
     fs::write(&config, text).expect("a file");
