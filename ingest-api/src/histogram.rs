@@ -4,13 +4,17 @@
 //! So all histograms, whoever sends them, are read alike. Of exponential ones, which have hundreds
 //! of possible buckets, those are stored that count something, and `+Inf` always.
 
+use spillway_proto::Point;
 use spillway_proto::batch::STALE_MARKER_BITS;
-use spillway_proto::{Kind, Point};
 
 use crate::cut::{Intake, Naming, TooMuch};
 
-/// Buckets of one histogram. Prometheus makes 160 by default, OpenTelemetry too.
+/// Buckets of one histogram that count something. Prometheus makes 160 by default, OpenTelemetry
+/// too.
 pub const BUCKETS_MAX: usize = 1_000;
+/// Buckets that a histogram lists, those that count nothing too: an exponential one lists all
+/// between its least and its greatest. Beyond it, it is not read.
+pub const LISTED_MAX: usize = 16_384;
 const BOUND: &str = "le";
 
 /// A histogram at one time.
@@ -24,7 +28,7 @@ pub struct Histogram {
     pub stale: bool,
 }
 
-/// Takes in a histogram that is called `naming`; `false` when it was refused.
+/// Takes in a histogram that is called `naming`, and is of its kind; `false` when it was refused.
 ///
 /// # Errors
 /// [`TooMuch`].
@@ -34,7 +38,6 @@ pub fn put(
     intake: &mut Intake,
 ) -> Result<bool, TooMuch> {
     let ts_ms = histogram.ts_ms;
-    let kind = if naming.kind == Kind::Delta { Kind::Delta } else { Kind::Cumulative };
     let mut one = |suffix: &str, bound: Option<&str>, value: f64| -> Result<bool, TooMuch> {
         let mut labels = naming.labels.to_vec();
         if let Some(bound) = bound {
@@ -44,7 +47,7 @@ pub fn put(
         let metric = format!("{}{suffix}", naming.metric);
         // Sums and counts of parts are numbers without the whole's unit, but for the sum itself.
         let unit = if suffix == "_sum" { naming.unit } else { "" };
-        let naming = Naming { metric: &metric, labels: &labels, kind, unit, ..*naming };
+        let naming = Naming { metric: &metric, labels: &labels, unit, ..*naming };
         Ok(intake.put(&naming, &[Point { ts_ms, value }])? == 1)
     };
     let value = |value| if histogram.stale { f64::from_bits(STALE_MARKER_BITS) } else { value };

@@ -9,8 +9,10 @@ use serde::{Deserialize, de};
 
 use crate::http::foreign::Unreadable;
 
-/// Bytes that the entries of all lists of one body may take once they are built, beside texts.
+/// Bytes that the entries of all lists of one body may take once they are built.
 const BUILT_BYTES_MAX: usize = 96 << 20;
+/// What an entry takes beside its own place: the least that an allocator gives, for its text.
+const ALLOCATED_BYTES: usize = 32;
 /// What an error says of a body, at most.
 const ERROR_BYTES_MAX: usize = 200;
 
@@ -64,7 +66,7 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for Counting<T> {
         let mut few = Vec::new();
         while let Some(entry) = list.next_element()? {
             // Twice: a growing list holds its old and its new place for a moment.
-            let left = LEFT.get().checked_sub(2 * size_of::<T>());
+            let left = LEFT.get().checked_sub(2 * size_of::<T>() + ALLOCATED_BYTES);
             LEFT.set(left.ok_or_else(|| A::Error::custom("the body has too many entries"))?);
             few.push(entry);
         }

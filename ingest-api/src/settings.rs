@@ -60,8 +60,8 @@ pub struct HttpSettings {
     /// Open connections of one address (of one /64 of IPv6); further ones are closed at once,
     /// before TLS. Everything behind one NAT is one address.
     pub connections_per_address_max: u32,
-    /// TLS handshakes under way; further connections are closed at once. One address gets a
-    /// quarter of them.
+    /// TLS handshakes under way; for a further one the one that has lasted longest makes room. One
+    /// address gets a quarter of them.
     pub handshakes_max: u32,
     /// Addresses of your load balancers: what comes from there is not bounded per address. The
     /// PROXY protocol and X-Forwarded-For are not read, so limit addresses there instead.
@@ -115,7 +115,7 @@ pub struct AdmissionSettings {
     pub bytes_min: Size,
     /// Requests that unfold to much, opened at once: so many of our own agents' (16 MiB each at
     /// worst) and so many of foreign senders' (112 MiB each at worst). One environment gets all
-    /// but one of them.
+    /// but one of them, and never a place for each processor.
     pub large_at_once: u32,
     /// What one environment may hold of `bytes_max`, as a part of 1.
     pub environment_share: f64,

@@ -24,8 +24,12 @@ use crate::mutant::{Mutant, is};
 /// What all frames of a request may be once decompressed, together. Thirty-two frames of the
 /// largest kind; a usual request has one of a few kilobytes.
 pub const REQUEST_RAW_BYTES_MAX: usize = 128 << 20;
-/// Above this many decompressed bytes a request is verified off the threads that serve sockets.
-const INLINE_RAW_BYTES_MAX: usize = 1 << 20;
+/// Above this many decompressed bytes a request is verified off the threads that serve sockets:
+/// below it takes less than what the way to another thread and back costs, and nobody whose bytes
+/// wait on the same thread notices.
+const INLINE_RAW_BYTES_MAX: usize = 16 << 10;
+/// Above this many decompressed bytes a request takes one of the few places for large ones.
+const SMALL_RAW_BYTES_MAX: usize = 1 << 20;
 /// A batch that Kafka may have.
 #[derive(Clone, Debug)]
 pub struct Batch {
@@ -101,14 +105,15 @@ pub async fn body(
         let _turn = admission.small.take(&against.environment, within).await?;
         return Ok(check(frames, &against));
     }
-    let turn = admission.large.take(&against.environment, within).await?;
+    let turns = if raw <= SMALL_RAW_BYTES_MAX { &admission.small } else { &admission.large };
+    let turn = turns.take(&against.environment, within).await?;
     let work = move || {
         let checked = check(frames, &against);
         // Kept until the work is done, also when nobody waits for it any more.
         drop(turn);
         checked
     };
-    Ok(outside::blocking(work).await?)
+    Ok(outside::behind(work).await?)
 }
 
 /// Checks frames that were made here of a foreign body, like any others.

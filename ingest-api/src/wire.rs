@@ -122,38 +122,41 @@ impl<'a> Value<'a> {
         }
     }
 
-    /// Appends repeated varints, packed or one by one, up to `max` of them.
+    /// Appends repeated varints, packed or one by one. Of more than `max`, one is kept beyond, by
+    /// which the reader sees that there are too many.
     pub fn push_varints(self, to: &mut Vec<u64>, max: usize) -> Result<(), Malformed> {
         let mut push = |number| {
-            to.push(number);
-            if to.len() > max { Err(Malformed("too many numbers in a list")) } else { Ok(()) }
+            if to.len() <= max {
+                to.push(number);
+            }
         };
         match self {
             Self::Bytes(mut packed) => {
                 while !packed.is_empty() {
-                    push(take_varint(&mut packed)?)?;
+                    push(take_varint(&mut packed)?);
                 }
-                Ok(())
             }
             one => push(one.uint()?),
         }
+        Ok(())
     }
 
-    /// Appends repeated 64-bit fields, packed or one by one, up to `max` of them.
+    /// Appends repeated 64-bit fields, packed or one by one; else as [`Self::push_varints`].
     pub fn push_fixed(self, to: &mut Vec<u64>, max: usize) -> Result<(), Malformed> {
         let mut push = |number| {
-            to.push(number);
-            if to.len() > max { Err(Malformed("too many numbers in a list")) } else { Ok(()) }
+            if to.len() <= max {
+                to.push(number);
+            }
         };
         match self {
             Self::Bytes(mut packed) => {
                 while !packed.is_empty() {
-                    push(u64::from_le_bytes(take(&mut packed)?))?;
+                    push(u64::from_le_bytes(take(&mut packed)?));
                 }
-                Ok(())
             }
             one => push(one.fixed()?),
         }
+        Ok(())
     }
 }
 

@@ -15,9 +15,9 @@ const ACKED: &str = "spillway_agent_batches_acked_total";
 /// Servers look at their tokens every second.
 const REVOKED_WITHIN: Duration = Duration::from_secs(10);
 
-type Authority = CertifiedIssuer<'static, KeyPair>;
+pub type Authority = CertifiedIssuer<'static, KeyPair>;
 
-fn authority() -> Authority {
+pub fn authority() -> Authority {
     let mut params = CertificateParams::new(Vec::new()).expect("no names");
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     let key = KeyPair::generate().expect("a key");
@@ -25,7 +25,7 @@ fn authority() -> Authority {
 }
 
 /// Puts a certificate for this machine, and its key, where `name` says.
-fn issue(authority: &Authority, dir: &Path, name: &str) {
+pub fn issue(authority: &Authority, dir: &Path, name: &str) {
     let key = KeyPair::generate().expect("a key");
     let names = vec!["127.0.0.1".to_owned(), "localhost".to_owned()];
     let params = CertificateParams::new(names).expect("sound names");

@@ -19,8 +19,8 @@ use uuid::Uuid;
 use crate::hostile_load::{Neighbour, Timed, p99_ms, recent_window};
 use crate::hostile_target::{MEMORY_BYTES_MAX, Target};
 use crate::hostile_wire::{
-    CLOSED, WINDOW_LOG_31, drip, frame, frame_of_message, frame_of_ten_gigabytes, frame_of_zeros,
-    post, post_as, send, zstd_zeros,
+    CLOSED, WINDOW_LOG_31, drip, field, frame, frame_of_message, frame_of_ten_gigabytes,
+    frame_of_zeros, post, post_as, send, zstd_zeros,
 };
 
 /// How long one input is sent again and again, and how long the neighbour is alone before.
@@ -37,7 +37,7 @@ const LATER_MAX: usize = 1;
 const HASTY_API: &str = "[http]\nhead_within = \"2s\"\nfirst_byte_within = \"2s\"\n";
 
 /// What is sent, and what may come back.
-struct Input {
+pub struct Input {
     name: &'static str,
     bytes: Vec<u8>,
     /// Sent a byte a second behind `bytes`.
@@ -49,7 +49,7 @@ struct Input {
 }
 
 impl Input {
-    fn new(name: &'static str, statuses: &'static [u16], bytes: Vec<u8>) -> Self {
+    pub fn new(name: &'static str, statuses: &'static [u16], bytes: Vec<u8>) -> Self {
         Self { name, bytes, drip: Vec::new(), statuses, at_once: AT_ONCE, rejected: false }
     }
 
@@ -67,16 +67,22 @@ impl Input {
     }
 }
 
-struct Stage {
+pub struct Stage {
     rig: Rig,
     address: String,
     target: Target,
+    bytes_max: u64,
     neighbour: Neighbour,
     quiet: Vec<Timed>,
 }
 
 impl Stage {
     async fn start(program: &str) -> Self {
+        Self::limited(program, MEMORY_BYTES_MAX).await
+    }
+
+    /// With so much memory for the program.
+    pub async fn limited(program: &str, bytes_max: u64) -> Self {
         let rig = Rig::start(StackOptions::default().set("ingest-api", HASTY_API)).await;
         let file = rig.stack.file();
         let url = file.api.first().expect("there is an API");
@@ -84,20 +90,20 @@ impl Stage {
         let process = file.processes.iter().find(|process| process.name == program);
         let pid = process.and_then(|process| process.pid).expect("it runs");
         let log = rig.stack.log_path(program).expect("it has a log");
-        let target = Target::limited(pid, log, MEMORY_BYTES_MAX);
+        let target = Target::limited(pid, log, bytes_max);
         let token = file.tokens.get("globex").expect("it has a token").clone();
         let neighbour = Neighbour::start(address.clone(), token, "globex");
         println!("| input | status | requests | peak MiB | p99 alone, beside (ms) | log lines |");
         println!("|---|---|---|---|---|---|");
-        Self { rig, address, target, neighbour, quiet: Vec::new() }
+        Self { rig, address, target, bytes_max, neighbour, quiet: Vec::new() }
     }
 
-    fn token(&self, environment: &str) -> String {
+    pub fn token(&self, environment: &str) -> String {
         self.rig.stack.file().tokens.get(environment).expect("it has a token").clone()
     }
 
     /// Sends one input for a while and judges it.
-    async fn meet(&mut self, input: Input) {
+    pub async fn meet(&mut self, input: Input) {
         let lines = self.target.complaints();
         self.alone().await;
         self.target.forget_peak();
@@ -117,6 +123,10 @@ impl Stage {
     async fn rejected(&self) -> f64 {
         let metrics = self.rig.metrics("ingest-api-0").await;
         metrics.sum("spillway_ingest_batches_rejected_total")
+    }
+
+    pub async fn panics(&self) -> f64 {
+        self.rig.metrics("ingest-api-0").await.sum("spillway_ingest_panics_total")
     }
 
     /// The neighbour by himself.
@@ -154,10 +164,11 @@ impl Stage {
         let mut seen: Vec<u16> = statuses.to_vec();
         seen.sort_unstable();
         seen.dedup();
-        let told: Vec<String> = seen
-            .iter()
-            .map(|status| if *status == CLOSED { "closed".into() } else { status.to_string() })
-            .collect();
+        let name_of = |status: &u16| match *status {
+            CLOSED => "closed".to_owned(),
+            status => status.to_string(),
+        };
+        let told: Vec<String> = seen.iter().map(name_of).collect();
         println!(
             "| {name} | {} | {} | {:.0} | {:.1}, {:.1} | {lines} |",
             told.join(", "),
@@ -167,7 +178,7 @@ impl Stage {
             p99_ms(beside),
         );
         assert!(seen.iter().all(|status| allowed.contains(status)), "{name}: {seen:?}");
-        assert!(peak < MEMORY_BYTES_MAX, "{name}: {peak} bytes");
+        assert!(peak < self.bytes_max, "{name}: {peak} bytes");
         assert!(lines <= LINES_MAX, "{name}: {lines} lines in the log");
         assert!(!beside.is_empty(), "{name}: the neighbour was not served at all");
         let of = |wanted: u16| beside.iter().filter(|(_, status)| *status == wanted).count();
@@ -283,8 +294,7 @@ async fn hostile_requests_meet_their_status_bounded_memory_and_no_neighbour() {
     for input in inputs.into_iter().flatten() {
         stage.meet(input).await;
     }
-    let panics = stage.rig.metrics("ingest-api-0").await.sum("spillway_ingest_panics_total");
-    assert_eq!(panics, 0.0);
+    assert_eq!(stage.panics().await, 0.0);
 }
 
 /// A new token of this environment.
@@ -314,9 +324,8 @@ fn series(window_ts: u32, metric: &str, labels: &[(&str, &str)], values: &[f64])
 
 /// Contents that are allowed and odd, a batch each.
 fn odd_contents(window_ts: u32) -> Vec<(&'static str, Vec<Series>)> {
-    let series = |metric: &str, labels: &[(&str, &str)], values: &[f64]| {
-        series(window_ts, metric, labels, values)
-    };
+    let series =
+        |metric: &str, labels: &[_], values: &[f64]| series(window_ts, metric, labels, values);
     let numbers = [f64::NAN, f64::INFINITY, f64::NEG_INFINITY, -0.0, 5e-324, f64::MIN_POSITIVE];
     let quoted = "a'b\"c`d\\e%f_g;--/*\u{1f600}";
     let many = (0..10_000).map(|nth: u32| series(&format!("new.{nth}"), &[], &[1.0]));
@@ -377,17 +386,7 @@ async fn hostile_contents_are_stored_as_they_are_or_refused_by_name() {
 
 /// Names that are too long, hold a NUL or are no UTF-8 can't be encoded: forged bodies say them.
 fn forged_names(token: &str) -> Vec<Input> {
-    let string = |bytes: &[u8]| {
-        let mut message = vec![0x0a];
-        let mut length = bytes.len();
-        while length > 0x7f {
-            message.push((length & 0x7f) as u8 | 0x80);
-            length >>= 7;
-        }
-        message.push(length as u8);
-        [message.as_slice(), bytes].concat()
-    };
-    let named = |bytes: &[u8]| post_as(token, &[], &frame_of_message(&string(bytes)));
+    let named = |bytes: &[u8]| post_as(token, &[], &frame_of_message(&field(1, bytes)));
     vec![
         Input::rejected("a name of 64 kB", named(&[b'a'; 64_000])),
         Input::rejected("a name with NUL", named(b"a\0b")),

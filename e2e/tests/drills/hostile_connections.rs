@@ -1,5 +1,6 @@
 //! Connections that are held and not used, thousands of them, beside hundreds that misbehave, under
-//! a hard memory limit, while honest senders of another environment go on.
+//! a hard memory limit, while honest senders of another environment go on: in the clear, and by TLS
+//! with half handshakes and plain text between them.
 //!
 //! Held to: memory below its limit, places below theirs, no honest batch refused by anything but
 //! "not now", what was closed counted by its reason. Printed: the rows of docs/security.md. About
@@ -13,11 +14,11 @@ use std::time::Duration;
 use spillway_e2e::rig::Rig;
 use spillway_testkit::stack::StackOptions;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::JoinSet;
 
-use crate::hostile_load::{Neighbour, percentile_ms};
+use crate::hostile_load::{Neighbour, Timed, percentile_ms};
 use crate::hostile_target::Target;
+use crate::hostile_way::{Way, Wire};
 use crate::hostile_wire::{post, post_as};
 
 /// What the kernel gives the program.
@@ -42,9 +43,18 @@ const PLACES_MAX: f64 = 4_096.0 + 64.0 + 256.0;
 /// tries again: those who make room need a moment to leave, and more may come within it.
 const CLOSED_PART_MAX: usize = 20;
 
+/// Of TLS: connections that are made and held, handshakes that stop after the client's first words
+/// or within them, and plain text where TLS is spoken.
+const TLS_HOLDERS: usize = 2_500;
+const TLS_HALF: usize = 1_500;
+/// So many of these share one address, which is more than it may have (128 by default).
+const TLS_HALF_CROWDED: usize = 500;
+const TLS_PLAIN: usize = 300;
+
 /// What one connection does before it waits for its end.
 #[derive(Clone)]
 struct Habit {
+    way: Way,
     say: Vec<u8>,
     /// Said again and again behind it, a pause between.
     again: Vec<u8>,
@@ -53,7 +63,11 @@ struct Habit {
 
 impl Habit {
     fn quiet(say: &[u8]) -> Self {
-        Self { say: say.to_vec(), again: Vec::new(), pause: PAUSE }
+        Self { way: Way::Plain, say: say.to_vec(), again: Vec::new(), pause: PAUSE }
+    }
+
+    fn by(self, way: &Way) -> Arc<Self> {
+        Arc::new(Self { way: way.clone(), ..self })
     }
 }
 
@@ -70,7 +84,8 @@ fn rascals(token: &str) -> Vec<Habit> {
     let bearer = format!("Bearer {token}");
     let chunked = [("Authorization", bearer.as_str()), ("Transfer-Encoding", "chunked")];
     let chunk = [b"10000\r\n".as_slice(), &[b'a'; 0x10000], b"\r\n"].concat();
-    let drip = |say: Vec<u8>| Habit { say, again: vec![b'a'], pause: Duration::from_secs(1) };
+    let habit = |say, again, pause| Habit { way: Way::Plain, say, again, pause };
+    let drip = |say: Vec<u8>| habit(say, vec![b'a'], Duration::from_secs(1));
     let at = |path: &str, request: Vec<u8>| {
         let text = String::from_utf8_lossy(&request).replacen("/v1/batches", path, 1);
         text.into_bytes()
@@ -81,9 +96,9 @@ fn rascals(token: &str) -> Vec<Habit> {
         let length = format!("Content-Length: {}", body.len());
         let text = String::from_utf8_lossy(&request).replacen("Content-Length: 0", &length, 1);
         request = [text.as_bytes(), &body].concat();
-        Habit { say: request.clone(), again: request, pause: Duration::from_secs(2) }
+        habit(request.clone(), request, Duration::from_secs(2))
     };
-    let endless = Habit { say: at("/write", post(&chunked, b"")), again: chunk, pause: LOOK_EVERY };
+    let endless = habit(at("/write", post(&chunked, b"")), chunk, LOOK_EVERY);
     let settings = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0".to_vec();
     vec![
         drip(b"POST /v1/bat".to_vec()),
@@ -91,7 +106,7 @@ fn rascals(token: &str) -> Vec<Habit> {
         bomb("/api/v1/write", &vec![0; 16 << 20], &[]),
         bomb("/api/v1/write", &[0x0a, 0].repeat(8 << 20), &[]),
         endless,
-        Habit { say: settings.clone(), again: settings, pause: PAUSE },
+        habit(settings.clone(), settings, PAUSE),
     ]
 }
 
@@ -119,25 +134,20 @@ fn snappy(plain: &[u8]) -> Vec<u8> {
 /// Connects from `source`, does as its habit is until the server ends it, and comes again.
 async fn haunt(address: SocketAddr, source: SocketAddr, habit: Arc<Habit>, came: Arc<AtomicU64>) {
     loop {
-        if let Ok(mut stream) = connect(address, source).await {
+        if let Ok(stream) = habit.way.connect(address, Some(source)).await {
             came.fetch_add(1, Ordering::Relaxed);
             // Whatever the server does about it is what it should do.
-            let _ended = misbehave(&mut stream, &habit).await.is_err();
+            let _ended = misbehave(stream, &habit).await.is_err();
         }
         tokio::time::sleep(PAUSE).await;
     }
 }
 
-async fn connect(address: SocketAddr, source: SocketAddr) -> std::io::Result<TcpStream> {
-    let socket = TcpSocket::new_v4()?;
-    socket.bind(source)?;
-    socket.connect(address).await
-}
-
-async fn misbehave(stream: &mut TcpStream, habit: &Habit) -> std::io::Result<()> {
-    let (mut read, mut write) = stream.split();
+async fn misbehave(stream: Wire, habit: &Habit) -> std::io::Result<()> {
+    let (mut read, mut write) = tokio::io::split(stream);
     let talking = async {
         write.write_all(&habit.say).await?;
+        write.flush().await?;
         while !habit.again.is_empty() {
             tokio::time::sleep(habit.pause).await;
             write.write_all(&habit.again).await?;
@@ -172,10 +182,17 @@ async fn most_connections(rig: &Rig, during: Duration) -> f64 {
     most
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn thousands_of_idle_and_hundreds_of_hostile_connections_meet_their_bounds() {
-    spillway_runtime::open_files::raise().expect("sockets for the crowd");
-    let rig = Rig::start(StackOptions::default().set("ingest-api", PATIENT_API)).await;
+/// The crowd, each with its address and its habit.
+type Crowd = Vec<(SocketAddr, Arc<Habit>)>;
+
+/// Strangers of one habit after the other, over these addresses of this net.
+fn spread(habits: &[Arc<Habit>], count: usize, net: u8, addresses: usize) -> Crowd {
+    let habits = habits.iter().cycle().take(count).enumerate();
+    habits.map(|(nth, habit)| (source(net, nth % addresses), Arc::clone(habit))).collect()
+}
+
+/// Has them all come for a while, beside the neighbour, and judges.
+async fn besiege(rig: &Rig, crowd: Crowd, way: Way, name: &str) {
     let file = rig.stack.file();
     let url = file.api.first().expect("there is an API").trim_start_matches("http://").to_owned();
     let address: SocketAddr = url.parse().expect("an address");
@@ -183,33 +200,26 @@ async fn thousands_of_idle_and_hundreds_of_hostile_connections_meet_their_bounds
     let pid = process.and_then(|process| process.pid).expect("it runs");
     let log = rig.stack.log_path("ingest-api-0").expect("it has a log");
     let target = Target::limited(pid, log, MEMORY_BYTES_MAX);
-    let token = |name: &str| file.tokens.get(name).expect("it has a token").clone();
-    let neighbour = Neighbour::start(url, token("globex"), "globex");
+    let token = file.tokens.get("globex").expect("it has a token").clone();
+    let neighbour = Neighbour::over(way, &url, token, "globex");
     tokio::time::sleep(SIEGE / 4).await;
     let alone = neighbour.take();
     target.forget_peak();
 
-    let (came, mut crowd) = (Arc::new(AtomicU64::new(0)), JoinSet::new());
-    let holder = |nth| if nth < CROWDED { 0 } else { 1 + nth % HOLDERS_ADDRESSES };
-    let holders = holders().into_iter().map(Arc::new).collect::<Vec<_>>();
-    let rascals = rascals(&token("acme")).into_iter().map(Arc::new).collect::<Vec<_>>();
-    let holders = holders.iter().cycle().take(HOLDERS).enumerate();
-    let rascals = rascals.iter().cycle().take(RASCALS).enumerate();
-    let crowds = holders.map(|(nth, habit)| (source(1, holder(nth)), habit));
-    for (source, habit) in crowds.chain(rascals.map(|(nth, habit)| (source(2, nth), habit))) {
-        crowd.spawn(haunt(address, source, Arc::clone(habit), Arc::clone(&came)));
+    let (came, mut haunting) = (Arc::new(AtomicU64::new(0)), JoinSet::new());
+    for (source, habit) in crowd {
+        haunting.spawn(haunt(address, source, habit, Arc::clone(&came)));
     }
-    let most = most_connections(&rig, SIEGE).await;
+    let most = most_connections(rig, SIEGE).await;
     let beside = neighbour.take();
     let peak = target.peak();
-    crowd.shutdown().await;
+    haunting.shutdown().await;
 
     let metrics = rig.metrics("ingest-api-0").await;
     let count = |name: &str| metrics.sum(&format!("spillway_ingest_connections_{name}_total"));
-    let statuses = |status: u16| beside.iter().filter(|(_, got)| *got == status).count();
     println!(
-        "| {HOLDERS} idle, {RASCALS} hostile | came {} | at most {most} open | refused {} \
-         | shed {} | malformed {} | peak {} MiB of {} |",
+        "| {name} | came {} | at most {most} open | refused {} | shed {} | malformed {} \
+         | peak {} MiB of {} |",
         came.load(Ordering::Relaxed),
         count("refused"),
         count("shed"),
@@ -217,26 +227,70 @@ async fn thousands_of_idle_and_hundreds_of_hostile_connections_meet_their_bounds
         peak >> 20,
         MEMORY_BYTES_MAX >> 20,
     );
-    println!(
-        "| the neighbour | alone {} answers, p50 {:.0}, p99 {:.0} ms | beside {} answers: {} 200, \
-         {} 503, {} closed, p50 {:.0}, p99 {:.0} ms |",
-        alone.len(),
-        percentile_ms(&alone, 50),
-        percentile_ms(&alone, 99),
-        beside.len(),
-        statuses(200),
-        statuses(503),
-        statuses(0),
-        percentile_ms(&beside, 50),
-        percentile_ms(&beside, 99),
-    );
+    judge(&alone, &beside);
     assert!(peak < MEMORY_BYTES_MAX, "{peak} bytes");
     assert!(most <= PLACES_MAX, "{most} connections");
     assert!(most > PLACES_MAX / 2.0, "the crowd was there: {most}");
     assert!(count("refused") > 0.0 && count("shed") > 0.0);
+    assert_eq!(metrics.sum("spillway_ingest_panics_total"), 0.0);
+}
+
+/// The neighbour was served, and refused by nothing but "not now".
+fn judge(alone: &[Timed], beside: &[Timed]) {
+    let statuses = |status: u16| beside.iter().filter(|(_, got)| *got == status).count();
+    println!(
+        "| the neighbour | alone {} answers, p50 {:.0}, p99 {:.0} ms | beside {} answers: {} 200, \
+         {} 503, {} closed, p50 {:.0}, p99 {:.0} ms |",
+        alone.len(),
+        percentile_ms(alone, 50),
+        percentile_ms(alone, 99),
+        beside.len(),
+        statuses(200),
+        statuses(503),
+        statuses(0),
+        percentile_ms(beside, 50),
+        percentile_ms(beside, 99),
+    );
     assert!(statuses(200) > 0, "the neighbour was served");
     let closed = statuses(0);
     assert_eq!(statuses(200) + statuses(503) + closed, beside.len(), "and refused by nothing else");
     assert!(closed * CLOSED_PART_MAX <= beside.len(), "{closed} connections were closed");
-    assert_eq!(metrics.sum("spillway_ingest_panics_total"), 0.0);
+}
+
+fn acme(rig: &Rig) -> String {
+    rig.stack.file().tokens.get("acme").expect("it has a token").clone()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn thousands_of_idle_and_hundreds_of_hostile_connections_meet_their_bounds() {
+    spillway_runtime::open_files::raise().expect("sockets for the crowd");
+    let rig = Rig::start(StackOptions::default().set("ingest-api", PATIENT_API)).await;
+    let plain = |habits: Vec<Habit>| habits.into_iter().map(Arc::new).collect::<Vec<_>>();
+    let (holders, rascals) = (plain(holders()), plain(rascals(&acme(&rig))));
+    let mut crowd = spread(&holders, CROWDED, 1, 1);
+    crowd.extend(spread(&holders, HOLDERS - CROWDED, 3, HOLDERS_ADDRESSES));
+    crowd.extend(spread(&rascals, RASCALS, 2, RASCALS));
+    let name = format!("{HOLDERS} idle, {RASCALS} hostile");
+    besiege(&rig, crowd, Way::Plain, &name).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn by_tls_too_and_handshakes_that_never_end_keep_no_sender_out() {
+    spillway_runtime::open_files::raise().expect("sockets for the crowd");
+    let dir = tempfile::tempdir().expect("a folder");
+    let (tls, settings) = Way::by_tls(dir.path());
+    let settings = format!("{PATIENT_API}{settings}");
+    let rig = Rig::start(StackOptions::default().set("ingest-api", &settings)).await;
+    let by_tls =
+        |habits: Vec<Habit>| habits.into_iter().map(|one| one.by(&tls)).collect::<Vec<_>>();
+    let words = tls.first_words();
+    let half = [Arc::new(Habit::quiet(&words)), Arc::new(Habit::quiet(&words[..words.len() / 2]))];
+    let plain = [Arc::new(Habit::quiet(b"GET /livez HTTP/1.1\r\nHost: drill\r\n\r\n"))];
+    let mut crowd = spread(&by_tls(holders()), TLS_HOLDERS, 1, HOLDERS_ADDRESSES);
+    crowd.extend(spread(&half, TLS_HALF_CROWDED, 5, 1));
+    crowd.extend(spread(&half, TLS_HALF - TLS_HALF_CROWDED, 3, HOLDERS_ADDRESSES));
+    crowd.extend(spread(&plain, TLS_PLAIN, 4, HOLDERS_ADDRESSES));
+    crowd.extend(spread(&by_tls(rascals(&acme(&rig))), RASCALS, 2, RASCALS));
+    let name = format!("{TLS_HOLDERS} idle by TLS, {TLS_HALF} half handshakes, {TLS_PLAIN} plain");
+    besiege(&rig, crowd, tls, &name).await;
 }

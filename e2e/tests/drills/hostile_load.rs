@@ -1,5 +1,6 @@
 //! The neighbour: an honest, steady load of another environment, each answer timed.
 
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -7,11 +8,11 @@ use spillway_e2e::recipe::series_of_window;
 use spillway_proto::frame::Encoder;
 use spillway_proto::{Batch, BatchId};
 use tokio::io::AsyncWriteExt as _;
-use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use uuid::Uuid;
 
+use crate::hostile_way::Way;
 use crate::hostile_wire::{answer, post_as};
 
 /// Between two requests: enough for a percentile in a second or two, little for the server.
@@ -27,8 +28,14 @@ pub struct Neighbour {
 
 impl Neighbour {
     pub fn start(address: String, token: String, environment: &str) -> Self {
+        Self::over(Way::Plain, &address, token, environment)
+    }
+
+    /// A new connection of this kind for each request.
+    pub fn over(way: Way, address: &str, token: String, environment: &str) -> Self {
         let timed = Arc::new(Mutex::new(Vec::new()));
-        let task = tokio::spawn(play(address, token, environment.to_owned(), Arc::clone(&timed)));
+        let way = (way, address.parse().expect("an address"));
+        let task = tokio::spawn(play(way, token, environment.to_owned(), Arc::clone(&timed)));
         Self { timed, task }
     }
 
@@ -64,7 +71,12 @@ pub fn percentile_ms(timed: &[Timed], percent: usize) -> f64 {
     took.get(at).map_or(f64::NAN, |took| took.as_secs_f64() * 1e3)
 }
 
-async fn play(address: String, token: String, environment: String, timed: Arc<Mutex<Vec<Timed>>>) {
+async fn play(
+    (way, address): (Way, SocketAddr),
+    token: String,
+    environment: String,
+    timed: Arc<Mutex<Vec<Timed>>>,
+) {
     let (agent_id, epoch) = (Uuid::new_v4(), Uuid::now_v7());
     let mut encoder = Encoder::new();
     for seq in 1.. {
@@ -83,7 +95,7 @@ async fn play(address: String, token: String, environment: String, timed: Arc<Mu
         let frame = encoder.encode(&batch).expect("a made-up batch is valid");
         let request = post_as(&token, &[("Connection", "close")], &frame);
         let began = Instant::now();
-        let status = match TcpStream::connect(&address).await {
+        let status = match way.connect(address, None).await {
             Ok(mut stream) => match stream.write_all(&request).await {
                 Ok(()) => answer(&mut stream).await,
                 Err(_) => 0,

@@ -18,7 +18,7 @@ const RAW: u32 = 0;
 /// The largest block.
 const BLOCK_BYTES: usize = 128 * 1024;
 /// Window descriptors: 128 KiB, and the largest that can be written, 2^41 bytes with no mantissa.
-const WINDOW_LOG_17: u8 = 7 << 3;
+pub const WINDOW_LOG_17: u8 = 7 << 3;
 pub const WINDOW_LOG_31: u8 = 21 << 3;
 const ZSTD_MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
 
@@ -70,7 +70,12 @@ pub async fn answer(stream: &mut (impl tokio::io::AsyncRead + Unpin)) -> u16 {
 
 /// `POST /v1/batches` with exactly these header lines.
 pub fn post(headers: &[(&str, &str)], body: &[u8]) -> Vec<u8> {
-    let mut bytes = b"POST /v1/batches HTTP/1.1\r\nHost: drill\r\n".to_vec();
+    post_to("/v1/batches", headers, body)
+}
+
+/// The same, to another route.
+pub fn post_to(path: &str, headers: &[(&str, &str)], body: &[u8]) -> Vec<u8> {
+    let mut bytes = format!("POST {path} HTTP/1.1\r\nHost: drill\r\n").into_bytes();
     for (name, value) in headers {
         bytes.extend_from_slice(format!("{name}: {value}\r\n").as_bytes());
     }
@@ -98,6 +103,19 @@ pub fn frame(series: u32, points: u32, raw_bytes: u32, body: &[u8]) -> Vec<u8> {
     rest.extend_from_slice(body);
     let crc = crc32c::crc32c(&rest).to_le_bytes();
     [MAGIC.as_slice(), &crc, &rest].concat()
+}
+
+/// A protobuf field that is a message or a text.
+pub fn field(tag: u8, content: &[u8]) -> Vec<u8> {
+    let mut out = vec![tag << 3 | 2];
+    let mut length = content.len();
+    while length > 0x7f {
+        out.push((length & 0x7f) as u8 | 0x80);
+        length >>= 7;
+    }
+    out.push(length as u8);
+    out.extend_from_slice(content);
+    out
 }
 
 /// A frame around a protobuf message that is nonsense.

@@ -17,5 +17,6 @@ mod mysql_killed;
 mod operated;
 mod poison;
 mod redis_gone;
+mod replica_status;
 mod reprocessed;
 mod shard_down;

@@ -13,6 +13,8 @@ use spillway_testkit::{binaries, errand};
 use sqlx::MySqlPool;
 use sqlx::mysql::MySqlPoolOptions;
 
+use crate::replica_status;
+
 /// Batches that the replica lacks when it takes over, at least.
 const LACKING: i64 = 40;
 
@@ -72,6 +74,7 @@ async fn switched_over_and_failed_over_by_command_under_load_nothing_is_lost_or_
     let second = replicas.first().expect("a replica");
     let (first_sql, second_sql) = (first.admin_pool(), second.admin_pool());
     let (first_at, second_at) = (first.port.socket(), second.port.socket());
+    replica_status::judge(rig.stack.dir(), first, second).await;
 
     // A planned switchover: the replica waits for everything, so nothing is replayed.
     let planned = load(&rig, "planned", 60);

@@ -23,8 +23,8 @@ use crate::authenticate::Caller;
 use crate::metrics::Metrics;
 use crate::settings::IngestSettings;
 
-/// Small requests that are checked at once beyond the processors: one environment alone keeps all
-/// of them busy, and another still finds a place.
+/// Small requests that are checked at once beyond the processors: while one waits for its turn to
+/// run, another one does.
 const SMALL_AT_ONCE_BEYOND: usize = 1;
 
 /// Why a request may not come in now.
@@ -71,9 +71,9 @@ impl Admission {
         let large = settings.admission.large_at_once as usize;
         Self {
             budget: Budget::new(&settings.admission, body_bytes_max, metrics),
-            small: Turns::new(threads + SMALL_AT_ONCE_BEYOND),
-            large: Turns::new(large),
-            foreign: Turns::new(large),
+            small: Turns::new(threads + SMALL_AT_ONCE_BEYOND, threads),
+            large: Turns::new(large, threads),
+            foreign: Turns::new(large, threads),
             rules: file.map(|path| WatchedFile::start(path, reload, |text, _| Rules::parse(text))),
             topics_checked: AtomicBool::new(false),
             closing,

@@ -53,10 +53,12 @@ pub struct Turn {
 }
 
 impl Turns {
-    /// Places for `at_once` pieces of work, of which one environment has all but one.
+    /// Places for `at_once` pieces of work on a machine with `processors`. One environment has all
+    /// places but one, and all processors but one: whoever comes finds both free.
     #[must_use]
-    pub fn new(at_once: usize) -> Self {
-        let (at_once, own) = (at_once.max(1), (at_once.max(1) - 1).max(1));
+    pub fn new(at_once: usize, processors: usize) -> Self {
+        let at_once = at_once.max(1);
+        let own = at_once.min(processors).saturating_sub(1).max(1);
         Self { all: Arc::new(All { at_once, own, state: Mutex::default() }) }
     }
 
@@ -181,7 +183,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn one_environment_never_has_all_places() {
-        let turns = Turns::new(3);
+        let turns = Turns::new(3, 8);
         let (acme, globex) = (environment("acme"), environment("globex"));
         let two = (turns.take(&acme, WAIT).await.unwrap(), turns.take(&acme, WAIT).await.unwrap());
         let (third, other) = tokio::join!(turns.take(&acme, WAIT), turns.take(&globex, WAIT));
@@ -195,8 +197,21 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn one_environment_never_has_all_processors() {
+        for (processors, own) in [(1, 1), (2, 1), (4, 3), (64, 3)] {
+            let (turns, acme) = (Turns::new(4, processors), environment("acme"));
+            let mut held = Vec::new();
+            while let Ok(turn) = turns.take(&acme, WAIT).await {
+                held.push(turn);
+            }
+            assert_eq!(held.len(), own, "of {processors} processors");
+            assert!(turns.take(&environment("globex"), WAIT).await.is_ok());
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn a_flood_waits_behind_itself_and_another_comes_next() {
-        let turns = Turns::new(2);
+        let turns = Turns::new(2, 8);
         let (acme, globex) = (environment("acme"), environment("globex"));
         let (first, other) =
             (turns.take(&acme, WAIT).await.unwrap(), turns.take(&globex, WAIT).await.unwrap());
@@ -228,7 +243,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_turn_that_nobody_waits_for_any_more_goes_to_the_next() {
-        let turns = Turns::new(1);
+        let turns = Turns::new(1, 8);
         let acme = environment("acme");
         let first = turns.take(&acme, WAIT).await.unwrap();
         let mut gone = Box::pin(turns.take(&acme, WAIT));

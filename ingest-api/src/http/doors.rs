@@ -2,8 +2,9 @@
 //!
 //! A connection whose sender has not shown a token yet is a stranger's. When there is no place
 //! left, the stranger that has been here longest makes room for whoever comes: those who hold
-//! places and say nothing are many, and a sender shows its token with its first request. What an
-//! address holds too much is closed before a byte of TLS is worked on.
+//! places and say nothing are many, and a sender shows its token with its first request. The same
+//! holds among handshakes: a sender makes TLS in two round trips, and who does not make room. What
+//! an address holds too much is closed before a byte of TLS is worked on.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, Ipv6Addr};
@@ -19,8 +20,9 @@ use crate::settings::HttpSettings;
 
 /// What one address may hold of the places for handshakes, as a part: a quarter.
 const HANDSHAKES_PART: u32 = 4;
-/// Connections that were told to leave and have not left yet, beyond `connections_max`. They leave
-/// with their next step; more of them means that nobody is stepping, and then nobody comes in.
+/// Connections that were told to leave and have not left yet, beyond `connections_max`, and those
+/// beyond `handshakes_max`. They leave with their next step; more of them means that nobody is
+/// stepping, and then nobody comes in.
 const LEAVING_MAX: usize = 256;
 /// The part of an IPv6 address that one customer has: /64.
 const IPV6_SOURCE: u128 = !0 << 64;
@@ -32,7 +34,7 @@ pub enum Refused {
     Full,
     /// `connections_per_address_max`.
     Address,
-    /// `handshakes_max`, or the address' part of it.
+    /// The address' part of `handshakes_max`, or nobody left to make room among all.
     Handshakes,
 }
 
@@ -65,6 +67,8 @@ struct State {
     by_token: HashMap<Arc<str>, u32>,
     /// By the order in which they came.
     strangers: BTreeMap<u64, CancellationToken>,
+    /// Those of them who make TLS, in the order in which they began, and were not told to leave.
+    shaking: BTreeMap<u64, CancellationToken>,
 }
 
 /// What one address has.
@@ -88,6 +92,7 @@ pub struct Seat {
 #[derive(Debug)]
 pub struct Handshake<'a> {
     seat: &'a Seat,
+    number: u64,
 }
 
 impl Doors {
@@ -143,7 +148,8 @@ impl Seat {
         self.leave.cancelled().await;
     }
 
-    /// Room to make TLS. A quarter of it is the most that one address gets.
+    /// Room to make TLS. A quarter of it is the most that one address gets; when others have the
+    /// rest, the handshake that has lasted longest makes room.
     ///
     /// # Errors
     /// [`Refused::Handshakes`].
@@ -152,14 +158,24 @@ impl Seat {
         let is_proxy = self.doors.settings.proxies.contains(&self.source);
         let own_max = if is_proxy { max } else { (max / HANDSHAKES_PART).max(1) };
         let mut state = self.doors.locked();
-        let all = state.handshakes;
-        let own = state.by_source.entry(self.source).or_default();
-        if all >= max || own.handshakes >= own_max {
+        if state.by_source.entry(self.source).or_default().handshakes >= own_max {
             return Err(self.doors.refused(Refused::Handshakes));
         }
-        own.handshakes += 1;
+        if state.handshakes >= max {
+            let room = (state.handshakes as usize) < max as usize + LEAVING_MAX;
+            let longest = room.then(|| state.shaking.pop_first()).flatten();
+            let Some((_, leave)) = longest else {
+                return Err(self.doors.refused(Refused::Handshakes));
+            };
+            leave.cancel();
+            self.doors.metrics.connections_shed.inc();
+        }
+        let number = state.next;
+        state.next += 1;
         state.handshakes += 1;
-        Ok(Handshake { seat: self })
+        state.shaking.insert(number, self.leave.clone());
+        state.by_source.entry(self.source).or_default().handshakes += 1;
+        Ok(Handshake { seat: self, number })
     }
 
     /// A token was shown here and is good: this is no stranger's connection any more, and counts
@@ -225,6 +241,7 @@ impl Drop for Handshake<'_> {
     fn drop(&mut self) {
         let mut state = self.seat.doors.locked();
         state.handshakes = state.handshakes.saturating_sub(1);
+        state.shaking.remove(&self.number);
         if let Some(held) = state.by_source.get_mut(&self.seat.source) {
             held.handshakes = held.handshakes.saturating_sub(1);
         }

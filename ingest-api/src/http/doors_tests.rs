@@ -15,6 +15,12 @@ fn peer(last: u8) -> IpAddr {
     IpAddr::from([192, 0, 2, last])
 }
 
+/// Each an address of its own.
+fn nth_peer(nth: u16) -> IpAddr {
+    let [high, low] = nth.to_be_bytes();
+    IpAddr::from([10, 0, high, low])
+}
+
 fn caller(token: &str, connections: Option<u64>) -> Caller {
     let limits = Some(TokenLimits { connections, ..TokenLimits::default() });
     Caller { environment: Arc::from("demo"), token: Arc::from(token), limits }
@@ -64,16 +70,36 @@ fn an_address_gets_its_part_and_a_load_balancer_is_none() {
 #[test]
 fn handshakes_are_bounded_over_all_and_per_address() {
     let doors = doors(|settings| {
+        settings.connections_max = 10_000;
+        settings.handshakes_max = 8;
+    });
+    let seats: Vec<Seat> = (0..1_500).map(|nth| doors.enter(nth_peer(nth)).unwrap()).collect();
+    let under_way: Vec<_> = seats.iter().map(Seat::handshake).collect();
+    assert_eq!(under_way.iter().filter(|one| one.is_ok()).count(), 8 + LEAVING_MAX);
+    drop(under_way);
+    assert!(doors.locked().shaking.is_empty());
+    let own: Vec<Seat> = (0..5).map(|_| doors.enter(peer(0)).unwrap()).collect();
+    let own: Vec<_> = own.iter().map(Seat::handshake).collect();
+    assert_eq!(own.iter().filter(|one| one.is_ok()).count(), 2, "a quarter of them");
+}
+
+#[test]
+fn handshakes_that_do_not_come_to_an_end_make_room_for_those_that_may() {
+    let doors = doors(|settings| {
         settings.connections_max = 100;
         settings.handshakes_max = 8;
     });
-    let seats: Vec<Seat> = (0..20).map(|nth| doors.enter(peer(nth % 5)).unwrap()).collect();
-    let under_way: Vec<_> = seats.iter().map(Seat::handshake).collect();
-    assert_eq!(under_way.iter().filter(|one| one.is_ok()).count(), 8);
-    drop(under_way);
-    let first = seats.iter().filter(|seat| seat.source == peer(0));
-    let own: Vec<_> = first.map(Seat::handshake).collect();
-    assert_eq!(own.iter().filter(|one| one.is_ok()).count(), 2, "a quarter of them");
+    let half: Vec<Seat> = (0..8).map(|nth| doors.enter(peer(nth % 4)).unwrap()).collect();
+    let mut under_way: Vec<_> = half.iter().map(|seat| seat.handshake().unwrap()).collect();
+    drop(under_way.remove(0));
+    let late = doors.enter(peer(9)).unwrap();
+    let _place = late.handshake().unwrap();
+    assert!(half.iter().all(|seat| !seat.leave.is_cancelled()), "there was a place");
+    let later = doors.enter(peer(9)).unwrap();
+    let _place = later.handshake().unwrap();
+    let told: Vec<usize> = (0..8).filter(|nth| half[*nth].leave.is_cancelled()).collect();
+    assert_eq!(told, [1], "the one that has lasted longest");
+    assert!(!late.leave.is_cancelled());
 }
 
 #[test]

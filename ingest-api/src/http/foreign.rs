@@ -165,7 +165,7 @@ async fn in_turn<T: Send + 'static>(
         drop(turn);
         Ok(Cut { checked, points, refusals, tally })
     };
-    let done: Result<_, Unreadable> = outside::blocking(work)
+    let done: Result<_, Unreadable> = outside::behind(work)
         .await
         .map_err(|_| Problem::new(ErrorId::Internal, "the reading of the body was ended"))?;
     Ok(done?)

@@ -5,6 +5,9 @@
 //! decides all of it. In a shipped program each of these is the system's own; the feature
 //! `simulation` is never part of one.
 
+#[cfg(target_os = "linux")]
+use std::cell::Cell;
+
 use tokio::task::JoinError;
 use uuid::Uuid;
 
@@ -81,6 +84,47 @@ pub async fn blocking<T: Send + 'static>(
     }
     tokio::task::spawn_blocking(work).await
 }
+
+/// As [`blocking`], behind the threads that serve sockets: what costs processors and belongs to one
+/// sender must not keep the short work of all others from them.
+///
+/// # Errors
+/// The work panicked, or the runtime ends.
+pub async fn behind<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, JoinError> {
+    let work = move || {
+        step_back();
+        work()
+    };
+    blocking(work).await
+}
+
+/// How far behind: less than a third of a processor where somebody else wants it, so that whoever
+/// waits for the work gets it still. The kernel's weight of 335 beside 1,024 (`sched(7)`).
+#[cfg(target_os = "linux")]
+const NICENESS: i32 = 5;
+
+/// On Linux a thread's niceness is its own. It stays: without a privilege nobody gets back, and
+/// threads for blocking work have no hurry.
+#[cfg(target_os = "linux")]
+fn step_back() {
+    #[cfg(feature = "simulation")]
+    if simulated::is_on() {
+        return;
+    }
+    thread_local! {
+        static IS_BEHIND: Cell<bool> = const { Cell::new(false) };
+    }
+    if !IS_BEHIND.replace(true)
+        && let Err(error) = rustix::process::setpriority_process(None, NICENESS)
+    {
+        tracing::debug!(%error, "a thread stays where it is");
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn step_back() {}
 
 /// The seed of pauses' jitter; `None`: a random one each time.
 pub(crate) fn jitter_seed() -> Option<u64> {

@@ -9,7 +9,7 @@ use crate::http::foreign::Unreadable;
 use crate::json::{self, Double, Few, Integer};
 use crate::wire::{Fields, Malformed};
 
-/// Tags of one series that are looked at; one label may take many of them.
+/// Tags of one series; one label may take many of them.
 const TAGS_MAX: usize = 4 * LABELS_MAX;
 
 /// How a body is written.
@@ -120,7 +120,7 @@ impl SeriesV1 {
             device: self.device.as_deref(),
             kind: Some(kind),
             unit: self.unit.as_deref().unwrap_or_default(),
-            tags: self.tags.0.iter().map(String::as_str).collect(),
+            tags: tags(&self.tags),
             points: self.points.0.iter().map(point).collect(),
         };
         series.put(index, intake)
@@ -143,11 +143,16 @@ impl SeriesV2 {
             device: resource("device"),
             kind: kind_of(self.kind.unsigned()),
             unit: self.unit.as_deref().unwrap_or_default(),
-            tags: self.tags.0.iter().map(String::as_str).collect(),
+            tags: tags(&self.tags),
             points: self.points.0.iter().map(point).collect(),
         };
         series.put(index, intake)
     }
+}
+
+/// One more than may be, if there are more.
+fn tags(all: &Few<String>) -> Vec<&str> {
+    all.0.iter().map(String::as_str).take(TAGS_MAX + 1).collect()
 }
 
 /// Counts are of the time since the last one; rates are levels.
@@ -180,9 +185,9 @@ fn from_protobuf(fields: Fields<'_>) -> Result<OneSeries<'_>, Malformed> {
             }
             (2, metric) => series.metric = metric.text()?,
             (3, tag) => {
-                series.tags.push(tag.text()?);
-                if series.tags.len() > TAGS_MAX {
-                    return Err(Malformed("a series has more than 256 tags"));
+                let tag = tag.text()?;
+                if series.tags.len() <= TAGS_MAX {
+                    series.tags.push(tag);
                 }
             }
             (4, point) => {
@@ -211,6 +216,10 @@ impl OneSeries<'_> {
             intake.refusals.add(self.points.len(), place, &"its type is unknown");
             return Ok(());
         };
+        if self.tags.len() > TAGS_MAX {
+            intake.refusals.add(self.points.len(), place, &"it has more than 256 tags");
+            return Ok(());
+        }
         let tagged = |tag: &&str| tag.strip_prefix("host:").map(str::to_owned);
         let host = self.host.filter(|host| !host.is_empty()).map(str::to_owned);
         let host = host.or_else(|| self.tags.iter().find_map(tagged));
@@ -230,7 +239,6 @@ impl OneSeries<'_> {
         let mut tags: Vec<(&str, &str)> = self
             .tags
             .iter()
-            .take(TAGS_MAX)
             .map(|tag| tag.split_once(':').unwrap_or((tag, "")))
             .filter(|(name, _)| *name != "host")
             .chain(self.device.map(|device| ("device", device)))

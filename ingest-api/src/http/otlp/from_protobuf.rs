@@ -2,7 +2,7 @@
 
 use super::points::{ATTRIBUTES_MAX, Attributes, Buckets, DataPoint, Metric, Shape, put};
 use crate::cut::Intake;
-use crate::histogram::BUCKETS_MAX;
+use crate::histogram::LISTED_MAX;
 use crate::http::foreign::Unreadable;
 use crate::wire::{Fields, Malformed, Value};
 
@@ -126,8 +126,8 @@ fn explicit(fields: Fields<'_>) -> Result<DataPoint, Malformed> {
             (3, value) => point.time_ns = value.fixed()?,
             (4, value) => point.count = value.fixed()?,
             (5, value) => point.sum = Some(value.double()?),
-            (6, value) => value.push_fixed(&mut point.bucket_counts, BUCKETS_MAX)?,
-            (7, value) => value.push_fixed(&mut bounds, BUCKETS_MAX)?,
+            (6, value) => value.push_fixed(&mut point.bucket_counts, LISTED_MAX)?,
+            (7, value) => value.push_fixed(&mut bounds, LISTED_MAX)?,
             (10, value) => point.flags = value.flags()?,
             (11, value) => point.min = Some(value.double()?),
             (12, value) => point.max = Some(value.double()?),
@@ -164,7 +164,7 @@ fn buckets(fields: Fields<'_>) -> Result<Buckets, Malformed> {
     for field in fields {
         match field? {
             (1, value) => buckets.offset = value.zigzag()?,
-            (2, value) => value.push_varints(&mut buckets.counts, BUCKETS_MAX)?,
+            (2, value) => value.push_varints(&mut buckets.counts, LISTED_MAX)?,
             _ => {}
         }
     }
@@ -187,9 +187,8 @@ fn summary(fields: Fields<'_>) -> Result<DataPoint, Malformed> {
                         _ => {}
                     }
                 }
-                point.quantiles.push(pair);
-                if point.quantiles.len() > BUCKETS_MAX {
-                    return Err(Malformed("too many quantiles"));
+                if point.quantiles.len() <= LISTED_MAX {
+                    point.quantiles.push(pair);
                 }
             }
             (8, value) => point.flags = value.flags()?,
@@ -207,8 +206,9 @@ fn attributes(fields: Fields<'_>, wanted: u32) -> Result<Attributes, Malformed> 
         if tag != wanted {
             continue;
         }
+        // More than a series may have labels: its points are refused for that, by name.
         if attributes.len() == ATTRIBUTES_MAX {
-            return Err(Malformed("more than 128 attributes"));
+            break;
         }
         let (name, value) = pair_of(pair.message()?, DEPTH_MAX)?;
         let text = match value {

@@ -9,7 +9,7 @@ use spillway_proto::limits::{
 use spillway_proto::{Kind, Point};
 
 use crate::cut::{Intake, Naming, TooMuch};
-use crate::histogram::{self, BUCKETS_MAX, Histogram, exponential_bound};
+use crate::histogram::{self, BUCKETS_MAX, Histogram, LISTED_MAX, exponential_bound};
 
 /// Bit of a data point's flags: there is no value, the series was seen before and is gone.
 const NO_RECORDED_VALUE: u64 = 1;
@@ -184,6 +184,10 @@ fn summary(
 ) -> Result<(), TooMuch> {
     let gone = point.flags & NO_RECORDED_VALUE != 0;
     let value = |value| if gone { f64::from_bits(STALE_MARKER_BITS) } else { value };
+    if point.quantiles.len() > BUCKETS_MAX {
+        intake.refusals.add(1, naming.place, &"it has more than 1000 quantiles");
+        return Ok(());
+    }
     let name = format!("{}_count", naming.metric);
     let count = Naming { metric: &name, unit: "", ..*naming };
     let counted = Point { ts_ms, value: value(point.count as f64) };
@@ -193,7 +197,7 @@ fn summary(
     let name = format!("{}_sum", naming.metric);
     let sum = Point { ts_ms, value: value(point.sum.unwrap_or_default()) };
     intake.put(&Naming { metric: &name, ..*naming }, &[sum])?;
-    for (quantile, quantile_value) in point.quantiles.iter().take(BUCKETS_MAX) {
+    for (quantile, quantile_value) in &point.quantiles {
         let quantile = quantile.to_string();
         let mut labels = naming.labels.to_vec();
         let at = labels.partition_point(|(name, _)| *name < "quantile");
@@ -228,6 +232,9 @@ fn whole(point: &DataPoint, ts_ms: i64) -> Histogram {
 
 fn explicit(point: &DataPoint, ts_ms: i64) -> Result<Histogram, &'static str> {
     let (bounds, counts) = (&point.bounds, &point.bucket_counts);
+    if bounds.len() > BUCKETS_MAX {
+        return Err("it has more than 1000 buckets");
+    }
     let without = counts.is_empty() && bounds.is_empty();
     if !without && counts.len() != bounds.len() + 1 {
         return Err("its bounds and its bucket counts do not fit each other");
@@ -242,6 +249,9 @@ fn explicit(point: &DataPoint, ts_ms: i64) -> Result<Histogram, &'static str> {
 fn exponential(point: &DataPoint, ts_ms: i64) -> Result<Histogram, &'static str> {
     if !SCALES.contains(&point.scale) {
         return Err("its scale is outside -10..20");
+    }
+    if point.positive.counts.len().max(point.negative.counts.len()) > LISTED_MAX {
+        return Err("it lists more than 16384 buckets");
     }
     let scale = point.scale as i32;
     let filled = |buckets: &Buckets| -> Vec<(i64, f64)> {

@@ -2,14 +2,17 @@
 //!
 //! `prompb/types.proto`, message Histogram; the same in both versions.
 
+use spillway_proto::Kind;
 use spillway_proto::batch::STALE_MARKER_BITS;
 
 use super::series::Reading;
 use crate::cut::{Intake, Naming};
-use crate::histogram::{self, BUCKETS_MAX, Histogram, exponential_bound};
+use crate::histogram::{self, BUCKETS_MAX, Histogram, LISTED_MAX, exponential_bound};
 use crate::http::foreign::Unreadable;
 use crate::wire::{Fields, Malformed, unzigzag};
 
+/// What goes up and down, so that no fall of it is a reset (`Histogram.ResetHint`).
+const GAUGE: u64 = 3;
 /// Buckets have stated bounds.
 const SCHEMA_CUSTOM: i64 = -53;
 /// Schemas with exponential buckets.
@@ -25,6 +28,8 @@ struct Native {
     positive: Side,
     negative: Side,
     custom: Vec<u64>,
+    is_gauge: bool,
+    too_long: bool,
     ts_ms: i64,
 }
 
@@ -51,7 +56,8 @@ pub(super) fn put(
     match native.unfold() {
         Ok(mut histogram) => {
             histogram.ts_ms -= grid;
-            Ok(histogram::put(&histogram, naming, intake)?)
+            let kind = if native.is_gauge { Kind::Gauge } else { Kind::Cumulative };
+            Ok(histogram::put(&histogram, &Naming { kind, ..*naming }, intake)?)
         }
         Err(fault) => {
             intake.refusals.add(1, naming.place, &fault);
@@ -72,20 +78,22 @@ fn read(bytes: &[u8]) -> Result<Native, Malformed> {
             5 => native.zero_threshold = value.double()?,
             6 => native.zero_count = value.uint()? as f64,
             7 => native.zero_count = value.double()?,
-            8 => native.negative.spans.push(span(value.message()?)?),
-            9 => value.push_varints(&mut native.negative.deltas, BUCKETS_MAX)?,
-            10 => value.push_fixed(&mut native.negative.counts, BUCKETS_MAX)?,
-            11 => native.positive.spans.push(span(value.message()?)?),
-            12 => value.push_varints(&mut native.positive.deltas, BUCKETS_MAX)?,
-            13 => value.push_fixed(&mut native.positive.counts, BUCKETS_MAX)?,
+            8 => native.negative.push_span(value.message()?)?,
+            9 => value.push_varints(&mut native.negative.deltas, LISTED_MAX)?,
+            10 => value.push_fixed(&mut native.negative.counts, LISTED_MAX)?,
+            11 => native.positive.push_span(value.message()?)?,
+            12 => value.push_varints(&mut native.positive.deltas, LISTED_MAX)?,
+            13 => value.push_fixed(&mut native.positive.counts, LISTED_MAX)?,
+            14 => native.is_gauge = value.uint()? == GAUGE,
             15 => native.ts_ms = value.int()?,
-            16 => value.push_fixed(&mut native.custom, BUCKETS_MAX)?,
+            16 => value.push_fixed(&mut native.custom, LISTED_MAX)?,
             _ => {}
         }
-        if native.positive.spans.len().max(native.negative.spans.len()) > BUCKETS_MAX {
-            return Err(Malformed("too many spans in a histogram"));
-        }
     }
+    let is_long =
+        |side: &Side| side.spans.len().max(side.deltas.len()).max(side.counts.len()) > LISTED_MAX;
+    let (negative, positive) = (is_long(&native.negative), is_long(&native.positive));
+    native.too_long = negative || positive || native.custom.len() > LISTED_MAX;
     Ok(native)
 }
 
@@ -110,6 +118,9 @@ impl Native {
         if stale {
             return Ok(histogram);
         }
+        if self.too_long {
+            return Err("its histogram lists more than 16384 buckets");
+        }
         if self.schema == SCHEMA_CUSTOM {
             let buckets = self.positive.buckets()?;
             let bound = |index: i64| {
@@ -117,8 +128,8 @@ impl Native {
                 self.custom.get(at).map(|bits| f64::from_bits(*bits))
             };
             let bounded = |(index, count)| Some((bound(index)?, count));
-            let buckets = buckets.into_iter().filter_map(bounded).collect();
-            return Ok(Histogram { buckets, ..histogram });
+            let buckets: Vec<_> = buckets.into_iter().filter_map(bounded).collect();
+            return few(Histogram { buckets, ..histogram });
         }
         if !SCHEMAS.contains(&self.schema) {
             return Err("its histogram has an unknown schema");
@@ -130,15 +141,26 @@ impl Native {
         let zero = (self.zero_count != 0.0).then_some((self.zero_threshold, self.zero_count));
         let above = self.positive.buckets()?.into_iter();
         let above = above.map(|(index, count)| (exponential_bound(scale, index), count));
-        let buckets: Vec<_> = below.chain(zero).chain(above).collect();
-        if buckets.len() > BUCKETS_MAX {
-            return Err("its histogram has more than 1000 buckets");
-        }
-        Ok(Histogram { buckets, ..histogram })
+        few(Histogram { buckets: below.chain(zero).chain(above).collect(), ..histogram })
     }
 }
 
+fn few(histogram: Histogram) -> Result<Histogram, &'static str> {
+    if histogram.buckets.len() > BUCKETS_MAX {
+        return Err("its histogram has more than 1000 buckets");
+    }
+    Ok(histogram)
+}
+
 impl Side {
+    fn push_span(&mut self, fields: Fields<'_>) -> Result<(), Malformed> {
+        let span = span(fields)?;
+        if self.spans.len() <= LISTED_MAX {
+            self.spans.push(span);
+        }
+        Ok(())
+    }
+
     /// Index and count of each bucket that counts something, ascending.
     fn buckets(&self) -> Result<Vec<(i64, f64)>, &'static str> {
         let mut before = 0_i64;

@@ -30,7 +30,12 @@ pub fn read(body: &[u8], reading: Reading, intake: &mut Intake) -> Result<Writte
         refs.clear();
         for field in value.message()? {
             match field? {
-                (1, value) => value.push_varints(&mut refs, REFS_MAX)?,
+                (1, value) => {
+                    value.push_varints(&mut refs, REFS_MAX)?;
+                    if refs.len() > REFS_MAX {
+                        return Err(Malformed("a series has more than 2048 labels").into());
+                    }
+                }
                 (2, sample) => series.samples.push(sample_of(sample.message()?)?),
                 (3, histogram) => series.histograms.push(histogram.bytes()?),
                 (5, metadata) => describe(&mut series, metadata, &symbols)?,

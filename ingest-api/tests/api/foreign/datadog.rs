@@ -75,6 +75,31 @@ async fn a_body_in_any_encoding_that_datadog_s_clients_name_is_taken() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_series_with_too_many_tags_is_refused_alone_in_any_form() {
+    let stage = stage(|_| {}).await;
+    let key = ("DD-API-KEY", stage.token.as_str());
+    let many = vec!["a"; 257];
+    let point = json!({"timestamp": 1, "value": 1.0});
+    let bodies = [("/api/v1/series", json!([[1, 1.0]])), ("/api/v2/series", json!([point]))];
+    for (path, points) in bodies {
+        let body = json!({"series": [
+            {"metric": "many", "points": points, "tags": many},
+            {"metric": "few", "points": points, "tags": ["a"]},
+        ]});
+        let reply = stage.ask("POST", path, &[key], body.to_string().as_bytes()).await;
+        let text = "1 points refused: series 0: it has more than 256 tags";
+        assert_eq!((reply.status, &reply.body), (400, &json!({"errors": [text]})), "{path}");
+    }
+    let point = Message::new().message(4, &Message::new().double(1, 0.5).int(2, 2));
+    let tagged = many.iter().fold(point.text(2, "many"), |series, tag| series.text(3, tag));
+    let body = Message::new().message(1, &tagged).0;
+    let headers = [key, ("Content-Type", "application/x-protobuf")];
+    let reply = stage.ask("POST", "/api/v2/series", &headers, &body).await;
+    assert_eq!(reply.status, 400, "{reply:?}");
+    assert_eq!(stage.kinds().into_keys().collect::<Vec<_>>(), ["few"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_bad_key_is_403_and_bad_series_are_400_with_errors() {
     let stage = stage(|_| {}).await;
     let good = [("DD-API-KEY", stage.token.as_str())];

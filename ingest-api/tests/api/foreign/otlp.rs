@@ -201,3 +201,35 @@ async fn a_body_that_unfolds_beyond_its_limit_is_413() {
     assert_eq!(reply.status, 400);
     assert!(reply.body["message"].as_str().unwrap().contains("too many entries"), "{reply:?}");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_histogram_that_says_too_much_is_refused_alone_in_either_encoding() {
+    let stage = stage(|_| {}).await;
+    let listed = |name: &str, counts: &[u64]| {
+        let point = Message::new().fixed(3, 1_000 * NS).fixed(4, 1).zigzag(6, 5);
+        let point = point.message(8, &Message::new().packed(2, counts));
+        Message::new().text(1, name).message(10, &Message::new().message(1, &point).int(2, 2))
+    };
+    let mut sparse = vec![0; 5_000];
+    sparse[4_999] = 1;
+    let metrics = [listed("sparse", &sparse), listed("endless", &[1; 20_000])];
+    let reply = stage.send(PATH, &[PROTOBUF], &request(&metrics)).await;
+    let text = reply.body.as_str().unwrap_or_default();
+    assert_eq!(reply.status, 200, "{reply:?}");
+    assert!(text.contains("1 points refused: data point 1: it lists more than 16384"), "{text}");
+    let bounds: Vec<f64> = (0..1_500).map(f64::from).collect();
+    let body = json!({"resourceMetrics": [{"scopeMetrics": [{"metrics": [
+        {"name": "fine", "histogram": {"aggregationTemporality": 2, "dataPoints": [
+            {"timeUnixNano": "1", "count": 1501, "bucketCounts": vec![1; 1_501],
+             "explicitBounds": bounds},
+        ]}},
+        {"name": "deep", "summary": {"dataPoints": [
+            {"timeUnixNano": "1", "quantileValues": vec![json!({"quantile": 0.5}); 1_001]},
+        ]}},
+    ]}]}]});
+    let reply = stage.send(PATH, &[JSON], body.to_string().as_bytes()).await;
+    let rejected = &reply.body["partialSuccess"]["rejectedDataPoints"];
+    assert_eq!((reply.status, rejected), (200, &"2".into()), "{reply:?}");
+    let kept = stage.kinds().into_keys().collect::<Vec<_>>();
+    assert_eq!(kept, ["sparse_bucket", "sparse_count"], "and nothing of the others");
+}

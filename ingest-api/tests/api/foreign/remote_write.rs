@@ -220,3 +220,31 @@ async fn a_native_histogram_that_makes_no_sense_is_refused_with_true_counts() {
     let reply = stage.write_v2(&body.message(5, &timeseries).0).await;
     assert_eq!((reply.status, reply.written()), (400, Some([0, 1, 0])), "{reply:?}");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_gauge_histogram_is_a_gauge_and_one_that_lists_too_much_is_refused_alone() {
+    let stage = stage(|_| {}).await;
+    let of = |metric| series(&[("__name__", metric), ("host", "h")], &[]);
+    let histogram = |counts: &[u64]| {
+        let span = Message::new().zigzag(1, 0).int(2, counts.len() as i64);
+        let histogram = Message::new().int(1, 1).double(3, 1.0).message(11, &span);
+        histogram.packed(12, counts).int(15, 1_000)
+    };
+    let gauge = histogram(&[2]).int(14, 3);
+    let mut many = vec![0; 20_000];
+    many[0] = 2;
+    let reply = stage
+        .write_v1(&[
+            of("level").message(4, &gauge),
+            of("endless").message(4, &histogram(&many)),
+            of("total").message(4, &histogram(&[2])),
+        ])
+        .await;
+    let text = reply.body.as_str().unwrap_or_default();
+    assert_eq!(reply.status, 400, "{reply:?}");
+    assert!(text.contains("1 points refused: series 1: its histogram lists more than"), "{text}");
+    let kinds = stage.kinds();
+    assert_eq!(kinds["level_bucket"], Kind::Gauge, "its fall is no reset");
+    assert_eq!(kinds["total_bucket"], Kind::Cumulative);
+    assert!(!kinds.contains_key("endless_bucket"));
+}
