@@ -29,8 +29,9 @@ async fn fill(source: &mut MySqlConnection) {
         "INSERT INTO spillway_store.hosts (host_id, environment, host, first_seen_ts, last_seen_ts)
          VALUES (7, 'acme', 'web-1', 1, 1)",
         "INSERT INTO spillway_store.series
-           (series_id, environment, host, metric, labels, kind, first_seen_ts, last_seen_ts)
-         VALUES (70, 'acme', 'web-1', 'load', '{}', 0, 1, 1)",
+           (series_id, environment, host, metric, labels, kind, identity, first_seen_ts,
+            last_seen_ts)
+         VALUES (70, 'acme', 'web-1', 'load', '{}', 0, UNHEX(MD5('70')), 1, 1)",
         "INSERT INTO spillway_store.points (series_id, window_ts, vals)
          WITH RECURSIVE n AS (SELECT 0 AS i UNION ALL SELECT i + 1 FROM n WHERE i < 900)
          SELECT 70, UNIX_TIMESTAMP() DIV 10 * 10 - i * 10, '[0.1]' FROM n",
