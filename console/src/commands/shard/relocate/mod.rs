@@ -39,8 +39,8 @@ use self::walk::{Scope, walk};
 const PASSES_MAX: u32 = 8;
 /// Between two passes, once more for each before.
 const PASS_PAUSE: Duration = Duration::from_secs(1);
-/// Rows a second, for the plan's estimate: a guess that nobody has measured on large data.
-const ROWS_PER_S: u64 = 10_000;
+/// Rows a second, for the plan's estimate: what a busy machine of two cores did (operations.md).
+const ROWS_PER_S: u64 = 5_000;
 
 /// Why groups are not moved.
 #[derive(Debug, thiserror::Error)]
