@@ -6,7 +6,7 @@ use spillway_runtime::mysql::text;
 use sqlx::Row;
 
 use super::super::promote::progress;
-use super::slice::{Act, Pair, Value, change, marks, rows};
+use super::slice::{Pair, Value, change, rows};
 use super::walk::Scope;
 use crate::answer::{Answer, Verdict};
 use crate::commands::reader::is_user_name;
@@ -44,25 +44,19 @@ enum ReaderFault {
     Kind,
 }
 
-/// The readers of the environments that move.
+/// The readers of the environments that move, of those too that have no rows yet.
 pub async fn of(pair: &mut Pair, scope: &Scope) -> Result<Vec<Reader>, Failure> {
-    let environments = scope.environments(pair, Act::Match).await?;
-    if environments.is_empty() {
-        return Ok(Vec::new());
-    }
-    let sql = format!(
-        "SELECT name, environment, statement_limit_s FROM spillway_store.readers
-         WHERE environment IN ({}) ORDER BY name",
-        marks(environments.len())
-    );
-    let values: Vec<Value> = environments.into_iter().map(Value::Text).collect();
-    let found = rows(&mut pair.source, &sql, &values).await?;
+    let sql = "SELECT name, environment, statement_limit_s FROM spillway_store.readers
+               WHERE environment IS NOT NULL ORDER BY name";
+    let found = rows(&mut pair.source, sql, &[]).await?;
     let reader = |row| {
         let (name, environment) = (text(row, 0)?, text(row, 1)?);
         Ok(Reader { name, environment, statement_limit_s: row.try_get(2)? })
     };
-    let all: Result<_, sqlx::Error> = found.iter().map(reader).collect();
-    Ok(all.map_err(|error| pair.source.fault(error.into()))?)
+    let all: Result<Vec<Reader>, sqlx::Error> = found.iter().map(reader).collect();
+    let mut all = all.map_err(|error| pair.source.fault(error.into()))?;
+    all.retain(|one| scope.groups.contains(&scope.partitioning.group_of(&one.environment)));
+    Ok(all)
 }
 
 /// Makes them at the target; tells of those that are there and of those that can't be.
