@@ -1,4 +1,4 @@
-//! Two shards' servers without any program of ours: what a move leaves behind, and who waits for whom.
+//! Two shards without any program of ours: what a move leaves behind, and who waits for whom.
 
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
