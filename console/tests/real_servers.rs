@@ -10,6 +10,7 @@ mod browser;
 mod failover;
 mod grafana;
 mod live;
+mod relocate;
 mod site;
 
 use site::Site;
@@ -192,6 +193,17 @@ async fn a_takeover_refuses_what_is_unsafe_and_goes_on_where_it_was_broken_off()
     site.ok("migrate --yes");
     site.ok("topics create --yes");
     failover::is_rehearsed(&site, &stack).await;
+    stack.stop();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_group_moves_to_an_empty_shard_with_its_readers_and_keepers_are_waited_for() {
+    let options = StackOptions { servers_only: true, shards: 2, ..StackOptions::default() };
+    let mut stack = Stack::start(options).await.unwrap();
+    let site = relocate::site(&stack);
+    site.ok("migrate --yes");
+    site.ok("topics create --yes");
+    relocate::to_an_empty_shard(&site, &stack).await;
     stack.stop();
 }
 

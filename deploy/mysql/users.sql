@@ -29,6 +29,9 @@ CREATE USER IF NOT EXISTS 'spillway_console'@'%' IDENTIFIED BY '${spillway_conso
 GRANT SELECT, INSERT, UPDATE, DELETE ON spillway_store.* TO 'spillway_console'@'%';
 GRANT SELECT, SHOW VIEW ON spillway.* TO 'spillway_console'@'%' WITH GRANT OPTION;
 GRANT SELECT ON performance_schema.* TO 'spillway_console'@'%';
+-- `shard move` makes readers at the new shard with the passwords they have.
+GRANT SELECT (User, Host, plugin, authentication_string, max_user_connections) ON mysql.user
+  TO 'spillway_console'@'%';
 GRANT CREATE USER, RELOAD, PROCESS, REPLICATION CLIENT, REPLICATION SLAVE ON *.*
   TO 'spillway_console'@'%';
 GRANT CONNECTION_ADMIN, SYSTEM_VARIABLES_ADMIN, REPLICATION_SLAVE_ADMIN ON *.*

@@ -22,6 +22,7 @@ pub mod last_seen;
 pub mod readers;
 pub mod kafka;
 pub mod lag;
+pub mod replicas;
 pub mod trim;
 
 pub mod app;

@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use spillway_runtime::deadline::{DeadlineExceeded, within};
 use spillway_runtime::mysql::{
-    CheckoutError, MysqlSettings, Session, checkout, connect_options, pool,
+    CheckoutError, MysqlSettings, Session, checkout, connect_options, options_for, pool,
 };
 use spillway_runtime::settings::SecretFileError;
-use spillway_runtime::shards::ShardMap;
+use spillway_runtime::shards::{Shard, ShardMap};
 use sqlx::Executor;
 use sqlx::mysql::{MySqlDatabaseError, MySqlPool};
 use thiserror::Error;
@@ -29,6 +29,8 @@ pub struct ShardHandle {
     pub name: String,
     /// The Kafka partitions whose rows live here.
     pub partitions: Vec<u16>,
+    /// The servers that follow it, named by their addresses: any of them may take over.
+    pub replicas: Vec<ShardHandle>,
     pool: MySqlPool,
 }
 
@@ -62,9 +64,18 @@ impl ShardHandle {
     pub fn all(map: &ShardMap, mysql: &MysqlSettings) -> Result<Vec<Self>, SecretFileError> {
         let connections_max = mysql.connections_max.max(CONNECTIONS_MIN);
         let mysql = MysqlSettings { connections_max, ..mysql.clone() };
-        let handle = |shard| {
-            let pool = pool(&mysql, connect_options(&mysql, shard)?, Some("spillway_store"));
-            Ok(Self { name: shard.name.clone(), partitions: map.partitions_of(shard), pool })
+        let handle = |shard: &Shard| {
+            let partitions = map.partitions_of(shard);
+            let primary = connect_options(&mysql, shard)?;
+            let pool_of = |options| pool(&mysql, options, Some("spillway_store"));
+            let mut replicas = Vec::new();
+            for replica in &shard.replicas {
+                let file = shard.primary_password_file.as_deref();
+                let pool = pool_of(options_for(&mysql, &replica.url, file)?);
+                let address = format!("{}:{}", replica.url.host, replica.url.port);
+                replicas.push(Self::new(&address, partitions.clone(), pool));
+            }
+            Ok(Self { replicas, ..Self::new(&shard.name, partitions, pool_of(primary)) })
         };
         map.shards.iter().map(handle).collect()
     }
@@ -72,7 +83,7 @@ impl ShardHandle {
     /// A handle on a server given by its pool.
     #[must_use]
     pub fn new(name: &str, partitions: Vec<u16>, pool: MySqlPool) -> Self {
-        Self { name: name.to_owned(), partitions, pool }
+        Self { name: name.to_owned(), partitions, replicas: Vec::new(), pool }
     }
 
     /// A connection that is closed unless given back.

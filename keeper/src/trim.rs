@@ -1,6 +1,10 @@
 //! Trimming Kafka, off unless switched on: below what MySQL has applied **and** older than the
 //! replay window, records are deleted. Nothing expires by itself (topics keep for ever), so that an
 //! outage of any length ends with Kafka still holding what was not applied.
+//!
+//! Applied means: by the primary and by every replica in shards.toml (`replicas.rs`). The window
+//! alone would not do: a replica whose replication broke days ago may still be the one that is left
+//! when the primary burns, and from it consumers replay what it lacks.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -18,6 +22,7 @@ use crate::duty::Duty;
 use crate::kafka::{AskError, Kafka, Place};
 use crate::lag::{LagError, positions};
 use crate::metrics::{Metrics, OfTopic};
+use crate::replicas::{Replicas, UnknownReplica};
 use crate::shard::{ShardError, ShardHandle};
 
 const DELETE_DEADLINE: Duration = Duration::from_secs(30);
@@ -37,11 +42,14 @@ pub enum TrimError {
     Silent(#[from] DeadlineExceeded),
     #[error("Kafka's password: {0}")]
     Password(#[from] SecretFileError),
+    #[error(transparent)]
+    Replica(#[from] UnknownReplica),
 }
 
 /// Trims one shard's partitions.
 pub struct Trim {
     shard: ShardHandle,
+    replicas: Replicas,
     kafka: Kafka,
     admin: AdminClient<DefaultClientContext>,
     interval: Dur,
@@ -59,14 +67,17 @@ impl Trim {
     ) -> Result<Self, TrimError> {
         let admin = settings.client_config()?.create()?;
         let (metrics, trimmed_to) = (metrics.clone(), HashMap::new());
-        Ok(Self { shard, kafka, admin, interval, replay_window, metrics, trimmed_to })
+        let replicas = Replicas::of(&shard);
+        Ok(Self { shard, replicas, kafka, admin, interval, replay_window, metrics, trimmed_to })
     }
 
-    /// Deletes below the replay window's begin, and never at or above what is applied.
+    /// Deletes below the replay window's begin, and never at or above what is applied on the
+    /// primary or on a replica. What can be trimmed is, before a silent replica is told.
     pub async fn trim(&mut self, now_ms: i64) -> Result<(), TrimError> {
         let mut session = self.shard.session().await?;
         let positions = positions(&mut session, &self.shard).await?;
         session.give_back();
+        let asked = self.replicas.ask().await;
         let window_ms = i64::try_from(self.replay_window.get().as_millis()).unwrap_or(i64::MAX);
         let places: Vec<Place> = positions.iter().map(|(place, _)| *place).collect();
         // A partition without a record in the window is left alone: it does not grow either.
@@ -74,12 +85,16 @@ impl Trim {
         let mut below = Vec::new();
         for (place, applied) in positions {
             let Some(begin) = begin.get(&place) else { continue };
-            let offset = applied.min(*begin);
+            let Some(replicated) = self.replicas.applied(place) else { continue };
+            let offset = applied.min(*begin).min(replicated);
             if offset > self.trimmed_to.get(&place).copied().unwrap_or(0) {
                 below.push((place, offset));
             }
         }
-        if below.is_empty() { Ok(()) } else { self.delete(&below).await }
+        if !below.is_empty() {
+            self.delete(&below).await?;
+        }
+        Ok(asked?)
     }
 
     async fn delete(&mut self, below: &[(Place, i64)]) -> Result<(), TrimError> {

@@ -107,7 +107,7 @@ fn name_of(options: &CreateReader) -> Result<String, UsageError> {
 }
 
 /// Names that need no quoting in SQL, where a user's name can't be a parameter.
-fn is_user_name(name: &str) -> bool {
+pub fn is_user_name(name: &str) -> bool {
     let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_';
     !name.is_empty() && name.len() <= NAME_BYTES_MAX && name.bytes().all(plain)
 }

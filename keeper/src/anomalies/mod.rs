@@ -22,7 +22,7 @@ use crate::settings::AnomalySettings;
 use crate::shard::{ShardError, ShardHandle, answer, lock, unlock};
 
 /// The named lock of the one keeper that works.
-const LOCK: &str = "spillway_anomalies";
+pub const LOCK: &str = "spillway_anomalies";
 /// Events opened in a round at most: beyond that something else is wrong, and many lines say less.
 const OPENED_MAX: usize = 50;
 /// Open events are looked for this far back when the keeper starts.

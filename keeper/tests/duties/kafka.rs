@@ -9,8 +9,10 @@ use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 use spillway_keeper::kafka::{Kafka, Place};
 use spillway_keeper::lag::{Lag, Measured, State};
+use spillway_keeper::shard::ShardHandle;
 use spillway_keeper::trim::Trim;
 use spillway_proto::kafka_record::{TOPIC_BACKLOG, TOPIC_LIVE};
+use spillway_runtime::mysql::{MysqlSettings, options_for, pool};
 use spillway_runtime::settings::Dur;
 
 use crate::world::{PARTITIONS, World};
@@ -122,6 +124,65 @@ async fn kafka_is_trimmed_below_the_replay_window_and_never_above_what_is_applie
     assert_eq!(low(2), 10, "the window's records stay");
     assert_eq!(low(3), 4, "what is not applied stays, however old");
     assert_eq!(low(0), 0);
+}
+
+/// As a replica that stands elsewhere: its tables lie beside the primary's.
+async fn replica(world: &World) -> ShardHandle {
+    world.run("DROP DATABASE IF EXISTS spillway_replica").await;
+    world.run("CREATE DATABASE spillway_replica").await;
+    world
+        .run("CREATE TABLE spillway_replica.positions AS SELECT * FROM spillway_store.positions")
+        .await;
+    let mysql = MysqlSettings::default();
+    let options = options_for(&mysql, &world.url.parse().unwrap(), None).unwrap();
+    let pool = pool(&mysql, options, Some("spillway_replica"));
+    ShardHandle::new("db-0b:3306", (0..PARTITIONS).collect(), pool)
+}
+
+#[tokio::test]
+async fn kafka_keeps_what_a_replica_lacks_that_may_take_over_however_old_it_is() {
+    let world = World::new().await;
+    topics(&world).await;
+    let produce_all = |records| [1, 2, 3].map(|at| produce(&world, at, records));
+    let now_ms = || jiff::Timestamp::now().as_millisecond();
+    produce_all(10);
+    let begin = now_ms() + 1;
+    while now_ms() <= begin {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    produce_all(1);
+    world.run("UPDATE spillway_store.positions SET live_next = 9").await;
+    let mut shard = world.shard.clone();
+    shard.replicas.push(replica(&world).await);
+    world.run("UPDATE spillway_replica.positions SET live_next = 4 WHERE partition_id = 2").await;
+    world.run("DELETE FROM spillway_replica.positions WHERE partition_id = 3").await;
+    let (kafka, _thread) = Kafka::start(&world.settings.kafka).unwrap();
+    let ages = (Dur::from_secs(1), Dur::from_millis(1));
+    let trim = |shard: &ShardHandle| {
+        let kafka = (kafka.clone(), &world.settings.kafka);
+        Trim::new(shard.clone(), kafka, ages, &world.metrics).unwrap()
+    };
+    // The window begins after the first ten.
+    let now_ms = begin + 1;
+    let client: BaseConsumer = config(&world).set("group.id", "test").create().unwrap();
+    let lows = || [1, 2, 3].map(|at| client.fetch_watermarks(TOPIC_LIVE, at, WAIT).unwrap().0);
+    let mut known = trim(&shard);
+    known.trim(now_ms).await.unwrap();
+    assert_eq!(lows(), [9, 4, 0]);
+
+    // It is away: it stands where it was last seen, or, for a keeper that never saw it, nowhere.
+    world.run("UPDATE spillway_store.positions SET live_next = 10").await;
+    world.run("UPDATE spillway_replica.positions SET live_next = 8").await;
+    world.run("RENAME TABLE spillway_replica.positions TO spillway_replica.away").await;
+    for trim in [&mut known, &mut trim(&shard)] {
+        let error = trim.trim(now_ms).await.expect_err("a replica is away");
+        assert!(error.to_string().contains("db-0b:3306"), "{error}");
+        assert_eq!(lows(), [9, 4, 0]);
+    }
+    world.run("RENAME TABLE spillway_replica.away TO spillway_replica.positions").await;
+    known.trim(now_ms).await.unwrap();
+    assert_eq!(lows(), [9, 8, 0]);
+    world.run("DROP DATABASE spillway_replica").await;
 }
 
 #[tokio::test]

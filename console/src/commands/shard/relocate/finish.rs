@@ -3,14 +3,14 @@
 
 use std::time::{Duration, Instant};
 
-use spillway_runtime::mysql::text;
 use spillway_runtime::shards::{MOVED_AWAY, Shard, ShardMap};
 
 use super::super::promote::progress;
 use super::super::server::{LOOK_EVERY, Member};
 use super::RelocateFault;
+use super::hold::release_keeper;
 use super::seat::{self, is_vacant, standing};
-use super::slice::{Act, Pair, Value, marks, release_keeper, rows};
+use super::slice::{Act, Pair};
 use super::walk::{Scope, walk};
 use crate::answer::{Answer, Verdict, duration};
 use crate::cli::Move;
@@ -105,7 +105,7 @@ async fn look(desk: &Desk, map: &ShardMap, to: &Shard, scope: &Scope) -> Result<
 pub async fn follow_up(
     desk: &Desk,
     (map, to, scope): (&ShardMap, &Shard, &Scope),
-    pair: &mut Pair,
+    mut pair: Pair,
     options: &Move,
     answer: &mut Answer,
 ) -> Result<(), Failure> {
@@ -113,9 +113,8 @@ pub async fn follow_up(
         "{} is changed here; consumers, keeper and consoles on other machines need the same file.",
         desk.settings.shards_file.display()
     ));
-    note_event(pair, options).await?;
-    readers(pair, scope, answer).await?;
-    let is_seen = await_consumers(pair, scope, options, answer).await?;
+    note_event(&mut pair, options).await?;
+    let is_seen = await_consumers(&mut pair, scope, options, answer).await?;
     let again =
         format!("spillway shard move --groups {} --to {} --clean-source", options.groups, to.name);
     match (options.clean_source, is_seen) {
@@ -144,28 +143,6 @@ async fn note_event(pair: &mut Pair, options: &Move) -> Result<(), Failure> {
         sqlx::query(sql).bind(now).bind(&sentence).execute(conn).await.map(drop)
     });
     Ok(noted.await?)
-}
-
-/// Names the readers who have to be made anew: nobody but MySQL knows their passwords.
-async fn readers(pair: &mut Pair, scope: &Scope, answer: &mut Answer) -> Result<(), Failure> {
-    let environments = scope.environments(pair, Act::Match).await?;
-    if environments.is_empty() {
-        return Ok(());
-    }
-    let sql = format!(
-        "SELECT name, environment FROM spillway_store.readers WHERE environment IN ({})",
-        marks(environments.len())
-    );
-    let values: Vec<Value> = environments.into_iter().map(Value::Text).collect();
-    for row in rows(&mut pair.source, &sql, &values).await? {
-        let named = text(&row, 0).and_then(|name| Ok((name, text(&row, 1)?)));
-        let (name, environment) = named.map_err(|error| pair.source.fault(error.into()))?;
-        answer.note(format!(
-            "Reader {name} logs in at the old shard. Make it anew: spillway reader revoke {name}; \
-             spillway reader create --environment {environment} --name {name}"
-        ));
-    }
-    Ok(())
 }
 
 /// Whether consumers claimed everything at the new shard in time.
@@ -236,7 +213,9 @@ async fn clean(
         if !is_vacant(&standing(&mut pair.source, &scope.partitions).await?) {
             return Err(RelocateFault::Served(other.name.clone()).into());
         }
+        pair.outlast_keepers().await?;
         walk(&mut pair, scope, Act::Clear).await?;
+        release_keeper(&mut pair.source).await?;
         progress(&format!("{} rows removed from {}", pair.changed, other.name));
         removed += pair.changed;
     }

@@ -10,6 +10,8 @@
 //! same command goes on. To where the groups already are, it undoes a move that was broken off.
 
 mod finish;
+mod hold;
+mod readers;
 mod seat;
 mod slice;
 mod walk;
@@ -28,16 +30,17 @@ use crate::desk::Desk;
 use crate::failure::{Failure, UsageError};
 use crate::reach::mysql::Server;
 
+use self::hold::release_keeper;
 use self::seat::{Stage, Standing, standing};
-use self::slice::{Act, Pair, release_keeper, rows};
+use self::slice::{Act, Pair, rows};
 use self::walk::{Scope, walk};
 
 /// After so many passes that still found differences somebody else writes there.
 const PASSES_MAX: u32 = 8;
 /// Between two passes, once more for each before.
 const PASS_PAUSE: Duration = Duration::from_secs(1);
-/// Rows a second, for the plan's estimate: a guess that nobody has measured on large data.
-const ROWS_PER_S: u64 = 10_000;
+/// Rows a second, for the plan's estimate: what a busy machine of two cores did (operations.md).
+const ROWS_PER_S: u64 = 5_000;
 
 /// Why groups are not moved.
 #[derive(Debug, thiserror::Error)]
@@ -73,6 +76,11 @@ pub enum RelocateFault {
          the old one; run it again with --clean-source"
     )]
     NotReplicated(String),
+    #[error(
+        "a keeper of {0} does not end what it has begun, so nothing was removed; run it again with \
+         --clean-source"
+    )]
+    KeeperBusy(String),
     #[error(
         "after {PASSES_MAX} passes rows still differ: somebody writes them. The groups are served \
          by nobody: run it again, or move them to {0} to undo it"
@@ -126,10 +134,7 @@ pub async fn run(desk: &Desk, options: &Move) -> Result<Answer, Failure> {
         let mut pair = job.connect(desk).await?;
         job.move_groups(desk, &mut pair, &mut answer).await?;
         let places = (&map, to, &job.scope);
-        let followed = finish::follow_up(desk, places, &mut pair, options, &mut answer).await;
-        // Not earlier: it would make rollups of rows that are just being removed.
-        release_keeper(&mut pair.source).await?;
-        followed
+        finish::follow_up(desk, places, pair, options, &mut answer).await
     };
     entry.end(done.await)?;
     Ok(answer)
@@ -196,6 +201,12 @@ impl Job<'_> {
         }
         steps
             .push(format!("raise {from} to epoch {} and name {to} in {file}", self.from.epoch + 1));
+        let readers = readers::of(pair, &self.scope).await?;
+        if !readers.is_empty() {
+            let names: Vec<_> = readers.into_iter().map(|reader| reader.name).collect();
+            let names = names.join(", ");
+            steps.push(format!("make the readers {names} at {to} too, with their passwords"));
+        }
         steps.push("consumers end (exit code 75) and start again with the new file".to_owned());
         if options.clean_source {
             steps.push(format!("once consumers are seen at {to}: remove the rows from {from}"));
@@ -247,7 +258,11 @@ impl Job<'_> {
             seat::take_over(&mut pair.target, &source, self.to.epoch).await?;
             progress(&format!("{to} has taken them over, epoch {}", self.to.epoch + 1));
         }
-        release_keeper(&mut pair.target).await?;
+        let readers = readers::of(pair, &self.scope).await?;
+        readers::go_along(pair, &readers, answer).await;
+        for server in [&mut pair.source, &mut pair.target] {
+            release_keeper(server).await?;
+        }
         seat::leave(&mut pair.source, self.from.epoch, partitions).await?;
         let text = file::moved(&desk.settings.shards_file, &self.scope.groups, to)?;
         file::write(&desk.settings.shards_file, &text)?;
@@ -261,7 +276,6 @@ impl Job<'_> {
         let mut written = 0;
         for pass in 0..PASSES_MAX {
             (pair.seen, pair.changed, pair.marks) = (0, 0, pass > 0);
-            pair.hold_keepers().await?;
             walk(pair, &self.scope, Act::Match).await?;
             written += pair.changed;
             let (seen, changed) = (pair.seen, pair.changed);

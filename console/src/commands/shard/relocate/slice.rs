@@ -4,6 +4,7 @@
 //! as bring back the very same number, and the digest is made of those same bytes.
 
 use std::collections::BTreeMap;
+use std::time::Instant;
 
 use spillway_runtime::mysql::text;
 use sqlx::mysql::{MySqlArguments, MySqlRow};
@@ -34,10 +35,6 @@ pub const TABLES: [&str; 14] = [
 ];
 /// Rows of one INSERT: some hundred kilobytes, below any max_allowed_packet.
 const ROWS_AT_ONCE: usize = 500;
-
-/// The owner of our pauses of keepers, and how long one lasts if the console dies.
-const OWNER: &str = "shard move";
-const HELD_MS: i64 = 30 * 60_000;
 
 /// What goes in place of a question mark.
 #[derive(Clone, Debug)]
@@ -75,6 +72,8 @@ pub struct Pair {
     /// Rows looked at, and rows written or removed.
     pub seen: u64,
     pub changed: u64,
+    /// When keepers' pauses were last renewed.
+    pub held_at: Option<Instant>,
 }
 
 /// Question marks for a list.
@@ -142,26 +141,8 @@ impl Pair {
         let level = "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED";
         target.run(level).await?;
         source.run(level).await?;
-        Ok(Self { source, target, columns, marks: true, seen: 0, changed: 0 })
-    }
-
-    /// Holds the keepers' background work still on both shards: rollups that one of them makes
-    /// meanwhile would be differences, for ever if the other's does not make them too.
-    pub async fn hold_keepers(&mut self) -> Result<(), MysqlFault> {
-        let sql = "INSERT INTO spillway_store.keeper_pauses
-                   (duty, reason, owner, set_at, until_at) VALUES ('*', ?, ?, ?, ?)
-                   ON DUPLICATE KEY UPDATE
-                   until_at = IF(owner = VALUES(owner), VALUES(until_at), until_at)";
-        let now = jiff::Timestamp::now().as_millisecond();
-        let until = now.saturating_add(HELD_MS);
-        for server in self.servers(Act::Match) {
-            let held = server.ask(async |conn| {
-                let query = sqlx::query(sql).bind("groups move to another shard").bind(OWNER);
-                query.bind(now).bind(until).execute(conn).await.map(drop)
-            });
-            held.await?;
-        }
-        Ok(())
+        let (seen, changed, held_at) = (0, 0, None);
+        Ok(Self { source, target, columns, marks: true, seen, changed, held_at })
     }
 
     fn columns(&self, table: &str) -> &[String] {
@@ -178,6 +159,7 @@ impl Pair {
 
     /// Does to a slice what is to be done; the rows that it changed are counted.
     pub async fn apply(&mut self, slice: &Slice, act: Act) -> Result<(), Failure> {
+        self.hold_keepers(act).await?;
         match act {
             Act::Match => self.make_alike(slice).await,
             Act::Clear => {
@@ -240,12 +222,6 @@ impl Pair {
             slice.filter
         )
     }
-}
-
-/// Lets a shard's keeper go on; an operator's own pause stays.
-pub async fn release_keeper(server: &mut Server) -> Result<(), MysqlFault> {
-    let sql = "DELETE FROM spillway_store.keeper_pauses WHERE owner = ?";
-    change(server, sql, &[Value::Text(OWNER.to_owned())]).await.map(drop)
 }
 
 async fn digest(server: &mut Server, sql: &str, slice: &Slice) -> Result<(u64, u64), MysqlFault> {

@@ -85,9 +85,6 @@ pub async fn walk(pair: &mut Pair, scope: &Scope, act: Act) -> Result<(), Failur
         host(pair, act, environment, name).await?;
         if told.elapsed() >= TELL_EVERY {
             told = Instant::now();
-            if act == Act::Match {
-                pair.hold_keepers().await?;
-            }
             let (done, all) = (done + 1, hosts.len());
             let left = began.elapsed().as_secs_f64() / done as f64 * (all - done) as f64;
             let changed = pair.changed;
