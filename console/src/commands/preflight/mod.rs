@@ -105,8 +105,12 @@ pub async fn run(desk: &Desk, options: &Preflight) -> Result<Answer, Failure> {
         answer.fact("stopping", options.stop.clone());
     }
     answer.section("checks", &["check", "state", "detail", "fix"]).rows = lines.rows;
-    if lines.verdict == Verdict::Critical && !options.stop.is_empty() {
-        answer.note("Do not stop it now.");
+    if !options.stop.is_empty() {
+        answer.note(match lines.verdict {
+            Verdict::Ok => "Nothing speaks against stopping it.",
+            Verdict::Warning => "It may be stopped; mind the warnings.",
+            Verdict::Critical => "Do not stop it now.",
+        });
     }
     Ok(answer)
 }

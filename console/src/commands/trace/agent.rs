@@ -25,17 +25,17 @@ pub async fn look(desk: &Desk, id: &BatchId, stored: Option<&Stored>) -> Hop {
         return Hop::new(HOP, "passed", format!("gave it the seq {seq}, and handed it over"));
     }
     if let Some(page) = own_page(desk, &agent_id.to_string()).await {
-        let number = |path: &str| page.pointer(path).and_then(Json::as_u64).unwrap_or(0);
+        let number = |path: &str| page.pointer(path).and_then(Json::as_u64);
         let same_epoch =
             page.get("epoch").and_then(Json::as_str) == Some(epoch.to_string().as_str());
-        if same_epoch && *seq > number("/last_seq") {
-            let text = format!("has not made it yet: its last seq is {}", number("/last_seq"));
+        if let Some(last) = number("/last_seq").filter(|last| same_epoch && seq > last) {
+            let text = format!("has not made it yet: its last seq is {last}");
             return Hop::new(HOP, "absent", text);
         }
-        let held = number("/spool/batches");
-        return match held {
-            0 => Hop::new(HOP, "absent", "its spool is empty"),
-            _ => {
+        return match number("/spool/batches") {
+            None => Hop::new(HOP, "unknown", "its page does not tell what its spool holds"),
+            Some(0) => Hop::new(HOP, "absent", "its spool is empty"),
+            Some(held) => {
                 Hop::new(HOP, "unknown", format!("its spool holds {held} batches; this may be one"))
             }
         };
