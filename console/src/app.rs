@@ -8,7 +8,9 @@ use spillway_runtime::program::{self, EXIT_CONFIG, EXIT_FAILED, EXIT_USAGE};
 use spillway_runtime::settings;
 
 use crate::answer::{Answer, Verdict};
-use crate::cli::{Cli, Command, Config, Keys, Lag, Options, Output, Reader, Spill, Status, Token, Topics};
+use crate::cli::{
+    Cli, Command, Config, Keys, Lag, Options, Output, Reader, Spill, Status, Token, Topics,
+};
 use crate::commands::{
     check, doctor, drill, gaps, incident, ingest, keys, lag, ledger, locate, maintenance, migrate,
     preflight, reader, reprocess, shard, spill, token, topics,

@@ -46,8 +46,7 @@ pub fn ask(
     journal: &Path,
     (plan, about): (&Plan, &str),
 ) -> Result<Consent, ConsentError> {
-    let change =
-        Change { action: plan.action, about, command: &options.typed, steps: &plan.steps };
+    let change = Change { action: plan.action, about, command: &options.typed, steps: &plan.steps };
     if plan.steps.is_empty() {
         if !options.dry_run {
             journal::settle(journal, change)?;
@@ -112,7 +111,8 @@ mod tests {
     fn a_change_stands_in_the_journal_before_and_after_it_happens() {
         let dir = tempfile::tempdir().unwrap();
         let journal = dir.path().join("deep/journal.jsonl");
-        let Consent::Given(entry) = ask(&options(true, false), &journal, (&plan(), "")).unwrap() else {
+        let Consent::Given(entry) = ask(&options(true, false), &journal, (&plan(), "")).unwrap()
+        else {
             panic!("--yes is a yes");
         };
         let lines = || std::fs::read_to_string(&journal).unwrap();
@@ -130,12 +130,16 @@ mod tests {
         let dry = ask(&options(true, true), nowhere, (&plan(), "")).unwrap();
         assert!(matches!(dry, Consent::Nothing(text) if text.starts_with("dry run")));
         let empty = Plan { action: "migrate", steps: Vec::new() };
-        assert!(matches!(ask(&options(false, false), nowhere, (&empty, "")), Ok(Consent::Nothing(_))));
+        assert!(matches!(
+            ask(&options(false, false), nowhere, (&empty, "")),
+            Ok(Consent::Nothing(_))
+        ));
     }
 
     #[test]
     fn without_a_journal_nothing_is_changed() {
-        let error = ask(&options(true, false), Path::new("/proc/nowhere/j"), (&plan(), "")).unwrap_err();
+        let error =
+            ask(&options(true, false), Path::new("/proc/nowhere/j"), (&plan(), "")).unwrap_err();
         assert!(matches!(error, ConsentError::Journal { .. }));
         assert!(error.to_string().contains("set journal_file"));
     }

@@ -182,7 +182,11 @@ fn folded(lines: impl Iterator<Item = Line>) -> Vec<Unended> {
         let place = open.iter().position(|one| one.run == line.run);
         match (line.state, place) {
             (State::Begins, _) => open.push(Unended {
-                how: if is_alive(&line) { How::Running(line.pid.unwrap_or(0)) } else { How::BrokenOff },
+                how: if is_alive(&line) {
+                    How::Running(line.pid.unwrap_or(0))
+                } else {
+                    How::BrokenOff
+                },
                 at: line.at,
                 by: line.by,
                 action: line.action,
@@ -283,7 +287,12 @@ mod tests {
         let journal = dir.path().join("journal.jsonl");
         assert_eq!(unended(&journal).unwrap(), []);
         broken_off(&journal, SHARD_0);
-        std::fs::File::options().append(true).open(&journal).unwrap().write_all(b"{torn\n").unwrap();
+        std::fs::File::options()
+            .append(true)
+            .open(&journal)
+            .unwrap()
+            .write_all(b"{torn\n")
+            .unwrap();
         let open = unended(&journal).unwrap();
         assert_eq!((open.len(), &open[0].how), (1, &How::BrokenOff));
         assert_eq!(open[0].command, "spillway shard switchover s0");

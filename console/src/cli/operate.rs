@@ -12,6 +12,10 @@ use super::Filter;
 pub struct Ledger {
     /// Follow one batch through every hop: AGENT/EPOCH/SEQ, or content/HASH.
     pub batch: Option<String>,
+    /// What `spillway-agent status --json` printed on the batch's host: whether its spool may still
+    /// hold it. `-` reads it from the standard input.
+    #[arg(long, value_name = "FILE", requires = "batch")]
+    pub agent_status: Option<std::path::PathBuf>,
     #[command(flatten)]
     pub filter: Filter,
 }

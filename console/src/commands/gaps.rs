@@ -35,7 +35,8 @@ pub async fn run(desk: &Desk, filter: &Filter) -> Result<Answer, Failure> {
         ("from_ts DESC", filter.limit),
     );
     let mut answer = Answer::default();
-    let rows = ask_all(desk, (&map, filter.environment.as_deref()), &question, row, &mut answer).await;
+    let rows =
+        ask_all(desk, (&map, filter.environment.as_deref()), &question, row, &mut answer).await;
     for found in &rows {
         answer.worsen(severity(found.get(STATE).and_then(Json::as_str).unwrap_or_default()));
     }

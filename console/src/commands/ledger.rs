@@ -29,7 +29,7 @@ const MISSING: usize = 9;
 
 pub async fn run(desk: &Desk, options: &Ledger) -> Result<Answer, Failure> {
     match &options.batch {
-        Some(batch) => trace::run(desk, batch).await,
+        Some(batch) => trace::run(desk, batch, options.agent_status.as_deref()).await,
         None => totals(desk, &options.filter).await,
     }
 }
@@ -43,7 +43,8 @@ async fn totals(desk: &Desk, filter: &Filter) -> Result<Answer, Failure> {
         ("environment, host, epoch DESC", filter.limit),
     );
     let mut answer = Answer::default();
-    let rows = ask_all(desk, (&map, filter.environment.as_deref()), &question, row, &mut answer).await;
+    let rows =
+        ask_all(desk, (&map, filter.environment.as_deref()), &question, row, &mut answer).await;
     let missing = |row: &Vec<Json>| row.get(MISSING).and_then(Json::as_i64).unwrap_or(0);
     let total: i64 = rows.iter().map(missing).sum();
     answer.fact("missing_batches", total);

@@ -287,11 +287,7 @@ fn environment_rows(snapshot: &Snapshot, frame: Frame<'_>) -> Vec<EnvironmentRow
     all.into_iter().map(|e| environment_row(snapshot, e, frame)).collect()
 }
 
-fn environment_row(
-    snapshot: &Snapshot,
-    e: &EnvironmentState,
-    frame: Frame<'_>,
-) -> EnvironmentRow {
+fn environment_row(snapshot: &Snapshot, e: &EnvironmentState, frame: Frame<'_>) -> EnvironmentRow {
     let is_unseen = e.unseen_since_ms.is_some();
     let (tone, state) = match (e.lost > 0, e.is_delayed()) {
         (true, _) => ("down", "lost data"),

@@ -11,6 +11,7 @@ use spillway_proto::limits::SEALED_OBJECT_BYTES_MAX;
 use spillway_proto::object_key::ObjectKey;
 use spillway_recovery_worker::bucket::{Bucket, Condition};
 use spillway_recovery_worker::bucket_error::BucketError;
+use tokio::signal::unix::{SignalKind, signal};
 
 use super::select::{Aside, Source, choose};
 use super::{Pace, bucket};
@@ -67,8 +68,18 @@ pub async fn run(desk: &Desk, options: &Replay) -> Result<Answer, Failure> {
     };
     let (mut rows, mut last): (Vec<Vec<Json>>, _) = (Vec::new(), None);
     let (mut back, mut failed, mut pace) = (0_u64, 0_u64, Pace::new(rate));
+    // One for the whole run: what comes while an object is put back is not missed.
+    let mut interrupts = signal(SignalKind::interrupt())?;
+    let mut stopped = false;
     for (done, object) in wanted.iter().enumerate() {
-        pace.next().await;
+        tokio::select! {
+            biased;
+            _ = interrupts.recv() => {
+                stopped = true;
+                break;
+            }
+            () = pace.next() => {}
+        }
         if done > 0 && done % PROGRESS_EVERY == 0 {
             eprintln!("  {done} of {} objects put back", wanted.len());
         }
@@ -85,8 +96,19 @@ pub async fn run(desk: &Desk, options: &Replay) -> Result<Answer, Failure> {
             }
         }
     }
+    let left = wanted.len() - rows.len();
     entry.end(Ok::<_, Failure>(()))?;
-    answer.fact("put_back", back).fact("failed", failed).fact("last_key", last);
+    if stopped {
+        let after = last.as_deref().map(|key| format!(" --resume-after {key}"));
+        answer.trouble(
+            Verdict::Warning,
+            format!(
+                "stopped with {left} left: the same command{} goes on",
+                after.unwrap_or_default()
+            ),
+        );
+    }
+    answer.fact("left", left).fact("put_back", back).fact("failed", failed).fact("last_key", last);
     answer.section("objects", &["key", "state", "detail"]).rows = rows;
     if failed > 0 {
         answer.trouble(
