@@ -40,9 +40,13 @@ fn number(answer: &Json, name: &str) -> u64 {
     answer[name].as_u64().unwrap_or_else(|| panic!("{name}: {answer:#}"))
 }
 
+const REPLAY: [&str; 4] = ["spill", "replay", "--reason", "token"];
+
+fn dry<'a>(more: &[&'a str]) -> Vec<&'a str> {
+    [&REPLAY[..], more, &["--dry-run"]].concat()
+}
+
 pub async fn comes_home_once(stack: &Stack, tokens: &str) {
-    const REPLAY: [&str; 4] = ["spill", "replay", "--reason", "token"];
-    let dry = |more: &[&str]| [&REPLAY[..], more, &["--dry-run"]].concat();
     let aside = until(stack, &dry(&[]), |answer| number(answer, "chosen") >= 3).await;
     let all = number(&aside, "chosen");
     stack.kill("recovery-worker-0").await.unwrap();
