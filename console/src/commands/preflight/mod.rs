@@ -71,6 +71,11 @@ impl Lines {
         self.add(check, verdict, detail);
     }
 
+    /// What can't be known from here, and how it can.
+    fn unknown(&mut self, check: &str, detail: String, fix: String) {
+        self.rows.push(vec![check.into(), "unknown".into(), detail.into(), fix.into()]);
+    }
+
     /// What holds nobody up, but should be known.
     fn tell(&mut self, check: &str, word: &str, detail: impl Into<String>) {
         self.rows.push(vec![check.into(), word.into(), detail.into().into(), Json::Null]);
