@@ -23,7 +23,8 @@ impl Meter {
     /// One of them does not run.
     pub fn begin(stack: &Stack, names: &[&str]) -> Result<Self, BenchError> {
         let begin = |name: &&str| {
-            let pid = u32::try_from(stack.pid(name)?).map_err(|_| BenchError::Missing("process"))?;
+            let pid =
+                u32::try_from(stack.pid(name)?).map_err(|_| BenchError::Missing("process"))?;
             Ok(((*name).to_owned(), pid, cpu_seconds(pid)?))
         };
         names.iter().map(begin).collect::<Result<_, _>>().map(Self)

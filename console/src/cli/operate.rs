@@ -173,7 +173,8 @@ pub struct Replay {
     /// Only what was parked before.
     #[arg(long, value_name = "TIME")]
     pub until: Option<jiff::Timestamp>,
-    /// Only what was set aside for this reason: one word, as in the .json beside the object.
+    /// Only what was set aside for this reason: one word, as in the .json beside the object, like
+    /// token-unknown or unknown-key.
     #[arg(long)]
     pub reason: Option<String>,
     /// Take copies from this folder, not from quarantine: files named by the objects' 32 digits.

@@ -85,7 +85,9 @@ pub async fn start_agent(stack: &Stack, name: &str, environment: &str) {
 }
 
 pub async fn a_batch_through_every_hop() {
-    let mut stack = Stack::start(StackOptions::default()).await.unwrap();
+    let hasty_worker = "[unseal]\npatience = \"1s\"\n";
+    let options = StackOptions::default().set("recovery-worker", hasty_worker);
+    let mut stack = Stack::start(options).await.unwrap();
     for server in ["ingest-api-0", "recovery-worker-0", "s3"] {
         stack.kill(server).await.unwrap();
     }

@@ -40,7 +40,7 @@ fn number(answer: &Json, name: &str) -> u64 {
     answer[name].as_u64().unwrap_or_else(|| panic!("{name}: {answer:#}"))
 }
 
-const REPLAY: [&str; 4] = ["spill", "replay", "--reason", "token"];
+const REPLAY: [&str; 4] = ["spill", "replay", "--reason", "token-unknown"];
 
 fn dry<'a>(more: &[&'a str]) -> Vec<&'a str> {
     [&REPLAY[..], more, &["--dry-run"]].concat()

@@ -94,9 +94,9 @@ fn days(seconds: i64) -> String {
 /// Kafka's own tool asks the same with any login.
 fn ask_by_hand(fault: &WireFault, tool: &str, address: &str, how: &str) -> String {
     match fault {
-        WireFault::Login(_) => format!(
-            "{tool} --bootstrap-server {address} --command-config client.properties {how}"
-        ),
+        WireFault::Login(_) => {
+            format!("{tool} --bootstrap-server {address} --command-config client.properties {how}")
+        }
         _ => "does this machine reach that broker's advertised address?".to_owned(),
     }
 }
