@@ -50,6 +50,8 @@ pub async fn comes_home_once(stack: &Stack, tokens: &str) {
     let aside = until(stack, &dry(&[]), |answer| number(answer, "chosen") >= 3).await;
     let all = number(&aside, "chosen");
     stack.kill("recovery-worker-0").await.unwrap();
+    // What was drained may still be held there.
+    let before = stack.parked_objects();
     std::fs::write(stack.dir().join("tokens.toml"), tokens).unwrap();
 
     let chosen = async |more: &[&str]| number(&ask(stack, &dry(more)).await, "chosen");
@@ -58,7 +60,7 @@ pub async fn comes_home_once(stack: &Stack, tokens: &str) {
     let (past, future) = ("2020-01-01T00:00:00Z", "2100-01-01T00:00:00Z");
     assert_eq!(chosen(&["--since", past, "--until", future]).await, all);
     assert_eq!(chosen(&["--until", past]).await + chosen(&["--since", future]).await, 0);
-    assert_eq!(stack.parked_objects(), 0, "a dry run puts nothing back");
+    assert_eq!(stack.parked_objects(), before, "a dry run puts nothing back");
 
     let stopped = stopped_in_the_middle(stack, &REPLAY).await;
     let (back, left) = (number(&stopped, "put_back"), number(&stopped, "left"));
@@ -87,6 +89,7 @@ pub async fn comes_home_once(stack: &Stack, tokens: &str) {
 
 /// Interrupted as by Ctrl-C once the first object is back; the worker is not there to take it.
 async fn stopped_in_the_middle(stack: &Stack, replay: &[&str]) -> Json {
+    let before = stack.parked_objects();
     let child = Command::new(env!("CARGO_BIN_EXE_spillway"))
         .arg("--config")
         .arg(stack.dir().join("config/console.toml"))
@@ -99,7 +102,7 @@ async fn stopped_in_the_middle(stack: &Stack, replay: &[&str]) -> Json {
         .spawn()
         .unwrap();
     let by = Instant::now() + WITHIN;
-    while stack.parked_objects() == 0 {
+    while stack.parked_objects() == before {
         assert!(Instant::now() < by, "nothing was put back");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }

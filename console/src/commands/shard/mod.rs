@@ -57,9 +57,9 @@ pub enum ShardFault {
     #[error("{address} is shard {found:?} in its own eyes, not {expected}")]
     OtherShard { address: String, expected: String, found: Option<String> },
     #[error(
-        "shards.toml says epoch {expected}, the server {address} says {found}: this file is old. Take \
-         the newest shards.toml; if there is none, an earlier change was not finished: `spillway \
-         doctor` names it"
+        "shards.toml says epoch {expected}, the server {address} says {found}: this file is old. \
+         Take the newest shards.toml; if there is none, an earlier change was not finished: \
+         `spillway doctor` names it"
     )]
     FileIsOld { address: String, expected: u32, found: u32 },
     #[error(
