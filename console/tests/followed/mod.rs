@@ -85,7 +85,7 @@ pub async fn start_agent(stack: &Stack, name: &str, environment: &str) {
 }
 
 pub async fn a_batch_through_every_hop() {
-    let hasty_worker = "[unseal]\npatience = \"1s\"\n";
+    let hasty_worker = "unseal.patience = \"1s\"\ndrain.hold = \"1s\"\n";
     let options = StackOptions::default().set("recovery-worker", hasty_worker);
     let mut stack = Stack::start(options).await.unwrap();
     for server in ["ingest-api-0", "recovery-worker-0", "s3"] {
@@ -148,6 +148,7 @@ fn copy_objects(from: &Path, to: &Path) {
 /// Its object is drained once more, out of a folder of copies.
 async fn a_copy_is_a_duplicate(stack: &Stack, copies: &Path, follow: &[&str]) {
     let copies = copies.to_str().unwrap();
+    until(stack, &["spill", "ls"], |answer| answer["objects"] == 0).await;
     let replay = ["spill", "replay", "--from", copies, "--environment", "demo", "--yes"];
     let replayed = ask(stack, &replay).await;
     assert!(replayed["put_back"].as_u64().is_some_and(|back| back > 0), "{replayed:#}");
