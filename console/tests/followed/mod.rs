@@ -163,7 +163,7 @@ async fn a_copy_is_a_duplicate(stack: &Stack, copies: &Path, follow: &[&str]) {
     assert!(concludes(&duplicate, "in MySQL, once"), "{duplicate:#}");
 }
 
-/// An agent's own word that a seq will not come, and a record that nobody may apply.
+/// An agent's own word that a seq will not come.
 async fn what_will_not_come(stack: &Stack) {
     let (agent_id, epoch) = (Uuid::new_v4(), Uuid::now_v7());
     let id = |seq| BatchId::Sequenced { agent_id, epoch, seq };
@@ -174,11 +174,6 @@ async fn what_will_not_come(stack: &Stack) {
     let given_up =
         until(stack, &["ledger", &batch_1], |answer| concludes(answer, "gave it up")).await;
     assert!(concludes(&given_up, "spool-full"), "{given_up:#}");
-    publish(stack, &batch(id(3), "acme", Vec::new()), "demo").await;
-    let batch_3 = id(3).to_string();
-    let letter =
-        until(stack, &["ledger", &batch_3], |answer| concludes(answer, "in dead letters")).await;
-    assert_eq!(state(&letter, "dead-letters"), "quarantined");
 }
 
 fn batch(id: BatchId, environment: &str, declarations: Vec<Declaration>) -> Batch {
