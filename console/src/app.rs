@@ -8,7 +8,9 @@ use spillway_runtime::program::{self, EXIT_CONFIG, EXIT_FAILED, EXIT_USAGE};
 use spillway_runtime::settings;
 
 use crate::answer::{Answer, Verdict};
-use crate::cli::{Cli, Command, Config, Keys, Lag, Output, Reader, Spill, Status, Token, Topics};
+use crate::cli::{
+    Cli, Command, Config, Keys, Lag, Options, Output, Reader, Spill, Status, Token, Topics,
+};
 use crate::commands::{
     check, doctor, drill, gaps, incident, ingest, keys, lag, ledger, locate, maintenance, migrate,
     preflight, reader, reprocess, shard, spill, token, topics,
@@ -47,7 +49,8 @@ pub fn run() -> ExitCode {
             return ExitCode::from(EXIT_CONFIG);
         }
     };
-    let desk = Desk { settings: loaded, options: cli.options };
+    let options = Options { typed: typed(std::env::args().skip(1)), ..cli.options };
+    let desk = Desk { settings: loaded, options };
     match cli.command {
         Command::Config(Config::Show) => print(settings::show(&desk.settings).trim_end()),
         Command::Config(_) => print("the settings are sound"),
@@ -61,6 +64,17 @@ pub fn run() -> ExitCode {
         }
         command => run_command(&desk, command),
     }
+}
+
+/// What has to be typed to run the same again, and to be asked again.
+fn typed(arguments: impl Iterator<Item = String>) -> String {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_=./:,@+".contains(c);
+    let quoted = |argument: String| match argument.chars().all(is_plain) && !argument.is_empty() {
+        true => argument,
+        false => format!("'{}'", argument.replace('\'', r"'\''")),
+    };
+    let words = arguments.filter(|argument| argument != "--yes").map(quoted);
+    std::iter::once("spillway".to_owned()).chain(words).collect::<Vec<_>>().join(" ")
 }
 
 fn run_command(desk: &Desk, command: Command) -> ExitCode {

@@ -43,8 +43,11 @@ What changes anything prints its plan first and asks; --yes answers, --dry-run o
 const EVERYWHERE: &str = "Options of every command";
 
 /// Options that go with every command.
-#[derive(Debug, Clone, Args)]
+#[derive(Debug, Clone, Default, Args)]
 pub struct Options {
+    /// The command line as it was typed, but for `--yes`: for the journal.
+    #[arg(skip)]
+    pub typed: String,
     /// Settings (TOML); SPILLWAY__SECTION__KEY in the environment overrides them.
     #[arg(long, global = true, value_name = "FILE", help_heading = EVERYWHERE)]
     pub config: Option<PathBuf>,
@@ -59,8 +62,9 @@ pub struct Options {
     pub yes: bool,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
 pub enum Output {
+    #[default]
     Table,
     Json,
 }

@@ -4,10 +4,8 @@
 use std::io::{BufRead, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 
-use jiff::Timestamp;
-use serde::Serialize;
-
 use crate::cli::Options;
+use crate::journal::{self, Change, Entry};
 
 /// What is about to be changed.
 #[derive(Debug, Clone)]
@@ -41,9 +39,18 @@ pub enum ConsentError {
     Journal { path: PathBuf, cause: std::io::Error },
 }
 
-/// Shows the plan on stderr, asks, and writes the journal.
-pub fn ask(options: &Options, journal: &Path, plan: &Plan) -> Result<Consent, ConsentError> {
+/// Shows the plan on stderr, asks, and writes the journal; `about` is the shard or the groups where
+/// two such changes are not the same one.
+pub fn ask(
+    options: &Options,
+    journal: &Path,
+    (plan, about): (&Plan, &str),
+) -> Result<Consent, ConsentError> {
+    let change = Change { action: plan.action, about, command: &options.typed, steps: &plan.steps };
     if plan.steps.is_empty() {
+        if !options.dry_run {
+            journal::settle(journal, change)?;
+        }
         return Ok(Consent::Nothing("there is nothing to do"));
     }
     eprintln!("{} will:", plan.action);
@@ -56,9 +63,7 @@ pub fn ask(options: &Options, journal: &Path, plan: &Plan) -> Result<Consent, Co
     if !options.yes {
         confirm(plan.action)?;
     }
-    let entry = Entry { journal: journal.to_owned(), action: plan.action };
-    entry.write("begins", Some(&plan.steps), None)?;
-    Ok(Consent::Given(entry))
+    Ok(Consent::Given(journal::begin(journal, change)?))
 }
 
 fn confirm(action: &'static str) -> Result<(), ConsentError> {
@@ -73,65 +78,6 @@ fn confirm(action: &'static str) -> Result<(), ConsentError> {
         Ok(_) if line.trim() == action => Ok(()),
         _ => Err(ConsentError::Declined),
     }
-}
-
-/// A change that is under way, in the journal.
-#[derive(Debug)]
-#[must_use = "the journal should say how it ended"]
-pub struct Entry {
-    journal: PathBuf,
-    action: &'static str,
-}
-
-#[derive(Serialize)]
-struct Line<'a> {
-    at: Timestamp,
-    by: String,
-    action: &'a str,
-    state: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    steps: Option<&'a [String]>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    error: Option<&'a str>,
-}
-
-impl Entry {
-    /// Notes how it ended, and hands the result on.
-    pub fn end<T, E: Into<crate::failure::Failure>>(
-        self,
-        result: Result<T, E>,
-    ) -> Result<T, crate::failure::Failure> {
-        let result = result.map_err(Into::into);
-        let error = result.as_ref().err().map(crate::failure::Failure::sentence);
-        let state = if error.is_some() { "failed" } else { "done" };
-        if let Err(unwritten) = self.write(state, None, error.as_deref()) {
-            eprintln!("warning: {unwritten}");
-        }
-        result
-    }
-
-    fn write(
-        &self,
-        state: &str,
-        steps: Option<&[String]>,
-        error: Option<&str>,
-    ) -> Result<(), ConsentError> {
-        let by = who();
-        let line = Line { at: Timestamp::now(), by, action: self.action, state, steps, error };
-        let unwritable = |cause| ConsentError::Journal { path: self.journal.clone(), cause };
-        append(&self.journal, &line).map_err(unwritable)
-    }
-}
-
-fn append(path: &Path, line: &Line<'_>) -> std::io::Result<()> {
-    if let Some(dir) = path.parent() {
-        std::fs::create_dir_all(dir)?;
-    }
-    let mut text = serde_json::to_vec(line)?;
-    text.push(b'\n');
-    let mut file = std::fs::File::options().create(true).append(true).open(path)?;
-    file.write_all(&text)?;
-    file.sync_data()
 }
 
 /// `uid 1000 on db-1`, for the journal's reader: the login's user, or the process's without one.
@@ -154,7 +100,7 @@ mod tests {
     use crate::cli::Output;
 
     fn options(yes: bool, dry_run: bool) -> Options {
-        Options { config: None, output: Output::Table, dry_run, yes }
+        Options { output: Output::Table, dry_run, yes, ..Options::default() }
     }
 
     fn plan() -> Plan {
@@ -165,7 +111,8 @@ mod tests {
     fn a_change_stands_in_the_journal_before_and_after_it_happens() {
         let dir = tempfile::tempdir().unwrap();
         let journal = dir.path().join("deep/journal.jsonl");
-        let Consent::Given(entry) = ask(&options(true, false), &journal, &plan()).unwrap() else {
+        let Consent::Given(entry) = ask(&options(true, false), &journal, (&plan(), "")).unwrap()
+        else {
             panic!("--yes is a yes");
         };
         let lines = || std::fs::read_to_string(&journal).unwrap();
@@ -180,15 +127,19 @@ mod tests {
     #[test]
     fn a_dry_run_and_an_empty_plan_change_nothing_and_need_no_journal() {
         let nowhere = Path::new("/proc/nowhere/journal");
-        let dry = ask(&options(true, true), nowhere, &plan()).unwrap();
+        let dry = ask(&options(true, true), nowhere, (&plan(), "")).unwrap();
         assert!(matches!(dry, Consent::Nothing(text) if text.starts_with("dry run")));
         let empty = Plan { action: "migrate", steps: Vec::new() };
-        assert!(matches!(ask(&options(false, false), nowhere, &empty), Ok(Consent::Nothing(_))));
+        assert!(matches!(
+            ask(&options(false, false), nowhere, (&empty, "")),
+            Ok(Consent::Nothing(_))
+        ));
     }
 
     #[test]
     fn without_a_journal_nothing_is_changed() {
-        let error = ask(&options(true, false), Path::new("/proc/nowhere/j"), &plan()).unwrap_err();
+        let error =
+            ask(&options(true, false), Path::new("/proc/nowhere/j"), (&plan(), "")).unwrap_err();
         assert!(matches!(error, ConsentError::Journal { .. }));
         assert!(error.to_string().contains("set journal_file"));
     }

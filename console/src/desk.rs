@@ -30,7 +30,12 @@ impl Desk {
 
     /// Shows `plan` and asks; see [`consent::ask`].
     pub fn ask(&self, plan: &Plan) -> Result<Consent, ConsentError> {
-        consent::ask(&self.options, &self.settings.journal_file, plan)
+        self.ask_about(plan, "")
+    }
+
+    /// The same of a change that is one per shard, or per `about` whatever that is.
+    pub fn ask_about(&self, plan: &Plan, about: &str) -> Result<Consent, ConsentError> {
+        consent::ask(&self.options, &self.settings.journal_file, (plan, about))
     }
 
     /// The shards that a question about `environment` (or all of them) concerns.

@@ -9,6 +9,7 @@ pub mod app;
 pub mod desk;
 
 pub mod consent;
+pub mod journal;
 
 pub mod reach;
 

@@ -8,6 +8,7 @@
 
 mod browser;
 mod failover;
+mod followed;
 mod grafana;
 mod live;
 mod relocate;
@@ -210,6 +211,11 @@ async fn a_group_moves_to_an_empty_shard_with_its_readers_and_keepers_are_waited
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_open_page_tells_an_outage_of_kafka_and_its_end_and_dashboards_show_live_data() {
     live::an_outage_with_the_page_open().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_batch_is_followed_through_every_hop_and_what_was_set_aside_comes_home_once() {
+    followed::a_batch_through_every_hop().await;
 }
 
 fn what_operators_ask_of_a_new_site(site: &Site, stack: &Stack) {

@@ -85,7 +85,10 @@ pub fn cell(name: &str, value: &Json) -> String {
         Json::Array(list) if list.is_empty() => "none".to_owned(),
         Json::Array(list) => list.iter().map(|one| cell(name, one)).collect::<Vec<_>>().join(", "),
         Json::Number(number) => match number.as_f64() {
-            Some(value) => quantity(name, value).unwrap_or_else(|| number.to_string()),
+            Some(value) => quantity(name, value).unwrap_or_else(|| match number.is_f64() {
+                true => short(value),
+                false => number.to_string(),
+            }),
             None => number.to_string(),
         },
         Json::Object(_) => value.to_string(),
@@ -93,13 +96,22 @@ pub fn cell(name: &str, value: &Json) -> String {
 }
 
 fn quantity(name: &str, value: f64) -> Option<String> {
-    if name.ends_with("_per_s") {
+    if name.ends_with("_per_s") || name == "per_second" {
         return Some(format!("{value:.1}"));
+    }
+    if name.ends_with("_ms") {
+        return Some(short((value * 10.0).round() / 10.0));
     }
     if name.ends_with("bytes") {
         return Some(size(value));
     }
     name.ends_with("_s").then(|| duration(value))
+}
+
+/// Two digits behind the point at most, and none of them idle: `0.25`, `3.8`, `606`.
+fn short(value: f64) -> String {
+    let text = format!("{value:.2}");
+    text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
 /// `0.4 s`, `12 s`, `3 min 05 s`, `2 h 10 min`, `4 d 3 h`.
@@ -161,6 +173,14 @@ mod tests {
             coloured.contains("\x1b[38;5;9m") && coloured.contains("\x1b[38;5;10m"),
             "{coloured:?}"
         );
+    }
+
+    #[test]
+    fn a_number_shows_no_more_digits_than_anybody_reads() {
+        let shown = |name: &str, value: f64| cell(name, &value.into());
+        assert_eq!(shown("answered_ms", 6.367_999), "6.4");
+        assert_eq!(shown("per_second", 49.940_128), "49.9");
+        assert_eq!([shown("total", 606.0), shown("share", 0.25)], ["606", "0.25"]);
     }
 
     #[test]

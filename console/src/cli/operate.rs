@@ -12,6 +12,10 @@ use super::Filter;
 pub struct Ledger {
     /// Follow one batch through every hop: AGENT/EPOCH/SEQ, or content/HASH.
     pub batch: Option<String>,
+    /// What `spillway-agent status --json` printed on the batch's host: whether its spool may still
+    /// hold it. `-` reads it from the standard input.
+    #[arg(long, value_name = "FILE", requires = "batch")]
+    pub agent_status: Option<std::path::PathBuf>,
     #[command(flatten)]
     pub filter: Filter,
 }
@@ -173,7 +177,8 @@ pub struct Replay {
     /// Only what was parked before.
     #[arg(long, value_name = "TIME")]
     pub until: Option<jiff::Timestamp>,
-    /// Only what was set aside for this reason: one word, as in the .json beside the object.
+    /// Only what was set aside for this reason: one word, as in the .json beside the object, like
+    /// token-unknown or unknown-key.
     #[arg(long)]
     pub reason: Option<String>,
     /// Take copies from this folder, not from quarantine: files named by the objects' 32 digits.

@@ -4,6 +4,8 @@
 //! `check` asks whether batches come through; `doctor` asks whether you could operate the system at
 //! night: may this console fence a primary, is there a replica, can it write its journal.
 
+mod journal;
+
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
@@ -101,11 +103,12 @@ async fn files(desk: &Desk, lines: &mut Lines) {
             }
         }
     }
+    journal::look(desk, lines);
     keys(&settings.keys_dir, lines);
     match maintenance::holder(desk).await {
         Ok(Some(lock)) => {
             let detail = format!("held by {} until {}: {}", lock.owner, lock.until, lock.reason);
-            let fix = "spillway maintenance end, when that work is done";
+            let fix = "spillway maintenance end, when that work is done; it ends then by itself";
             lines.wrong(Verdict::Warning, "maintenance", (detail, fix));
         }
         Ok(None) => lines.fine("maintenance", "nobody is at work"),
@@ -224,6 +227,14 @@ async fn replicas(desk: &Desk, map: &ShardMap, lines: &mut Lines) {
     for shard in &map.shards {
         let what = format!("failover {}", shard.name);
         let of_shard = || seen.iter().filter(|s| s.shard == shard.name && s.role == "replica");
+        // One that is down was told by `mysql`.
+        let primary = seen.iter().find(|s| s.shard == shard.name && s.role == "primary");
+        if let Some(primary) = primary.filter(|primary| primary.state == "wrong") {
+            let trouble = primary.trouble.clone().unwrap_or_default();
+            let fix = "finish the change (`begun before`), or spillway shard unfence";
+            let detail = format!("the primary {}: {trouble}", primary.address);
+            lines.wrong(Verdict::Critical, format!("mysql {}", shard.name), (detail, fix));
+        }
         if shard.replicas.is_empty() {
             let detail = "it has no replica".to_owned();
             let fix = "make one, then spillway shard rebuild: without it an outage is a restore";

@@ -81,7 +81,7 @@ async fn exercise(
     };
     let within = options.within.get();
     let took = canary::arrived(desk, map, token, &sent, within).await?;
-    let mut answer = trace::run(desk, &sent.id.to_string()).await?;
+    let mut answer = trace::run(desk, &sent.id.to_string(), None).await?;
     let sentence = match took {
         Some(took) => {
             let took_s = took.as_secs_f64();

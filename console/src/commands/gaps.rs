@@ -28,15 +28,15 @@ const STATE: usize = 7;
 /// `late` is a warning, `lost` is critical; what was declared is known and past.
 pub async fn run(desk: &Desk, filter: &Filter) -> Result<Answer, Failure> {
     let map = desk.shards()?;
-    let shards = desk.shards_of(&map, filter.environment.as_deref());
     let question = Question::new(
         "SELECT environment, host, agent_id, epoch, first_seq, last_seq, from_ts, state, reason
          FROM spillway.gaps",
         &[("environment", filter.environment.as_deref()), ("host", filter.host.as_deref())],
-        &format!(" ORDER BY from_ts DESC LIMIT {}", filter.limit),
+        ("from_ts DESC", filter.limit),
     );
     let mut answer = Answer::default();
-    let rows = ask_all(desk, shards, &question, row, &mut answer).await;
+    let rows =
+        ask_all(desk, (&map, filter.environment.as_deref()), &question, row, &mut answer).await;
     for found in &rows {
         answer.worsen(severity(found.get(STATE).and_then(Json::as_str).unwrap_or_default()));
     }

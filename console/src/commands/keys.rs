@@ -124,7 +124,8 @@ pub fn ls(desk: &Desk) -> Result<Answer, Failure> {
     let mut answer = Answer::default();
     let section = answer.section("keys", &["key_id", "public_key", "created"]);
     for (key, at) in keys {
-        let created = jiff::Timestamp::try_from(at).map(|at| at.to_string()).unwrap_or_default();
+        let created = jiff::Timestamp::try_from(at).and_then(|at| at.round(jiff::Unit::Second));
+        let created = created.map(|at| at.to_string()).unwrap_or_default();
         section.row([key.id.to_hex().into(), hex::encode(key.bytes).into(), created.into()]);
     }
     Ok(answer)

@@ -29,22 +29,22 @@ const MISSING: usize = 9;
 
 pub async fn run(desk: &Desk, options: &Ledger) -> Result<Answer, Failure> {
     match &options.batch {
-        Some(batch) => trace::run(desk, batch).await,
+        Some(batch) => trace::run(desk, batch, options.agent_status.as_deref()).await,
         None => totals(desk, &options.filter).await,
     }
 }
 
 async fn totals(desk: &Desk, filter: &Filter) -> Result<Answer, Failure> {
     let map = desk.shards()?;
-    let shards = desk.shards_of(&map, filter.environment.as_deref());
     let question = Question::new(
         "SELECT environment, host, agent_id, epoch, highest_seq, applied_batches, applied_points,
          duplicate_batches, declared_batches, missing_batches FROM spillway.ledger_totals",
         &[("environment", filter.environment.as_deref()), ("host", filter.host.as_deref())],
-        &format!(" ORDER BY environment, host, epoch DESC LIMIT {}", filter.limit),
+        ("environment, host, epoch DESC", filter.limit),
     );
     let mut answer = Answer::default();
-    let rows = ask_all(desk, shards, &question, row, &mut answer).await;
+    let rows =
+        ask_all(desk, (&map, filter.environment.as_deref()), &question, row, &mut answer).await;
     let missing = |row: &Vec<Json>| row.get(MISSING).and_then(Json::as_i64).unwrap_or(0);
     let total: i64 = rows.iter().map(missing).sum();
     answer.fact("missing_batches", total);

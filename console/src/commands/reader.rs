@@ -19,6 +19,8 @@ use crate::reach::mysql::{MysqlFault, Server};
 
 /// MySQL's limit for a user's name.
 const NAME_BYTES_MAX: usize = 32;
+/// How the programs' own users begin, as deploy/mysql/users.sql makes them.
+const OURS: &str = "spillway_";
 /// Bytes of randomness in a password.
 const PASSWORD_BYTES: usize = 18;
 
@@ -33,6 +35,8 @@ pub enum ReaderProblem {
     Random(#[from] getrandom::Error),
     #[error("no shard has a reader {0}; see `spillway reader ls`")]
     Unknown(String),
+    #[error("{0} is the login of a program or of this console, and no reader")]
+    Ours(String),
 }
 
 /// Makes the user on the environment's shard, or on all.
@@ -103,6 +107,9 @@ fn name_of(options: &CreateReader) -> Result<String, UsageError> {
             "a reader's name is made of a-z, 0-9 and _, at most {NAME_BYTES_MAX}; not {name:?}"
         )));
     }
+    if name.starts_with(OURS) {
+        return Err(UsageError(format!("names that begin with {OURS} are the programs' own")));
+    }
     Ok(name)
 }
 
@@ -159,10 +166,19 @@ async fn make(
     server.run(&format!("GRANT SELECT, SHOW VIEW ON spillway.* TO '{name}'@'%'")).await
 }
 
+/// Whether the name is a program's or this console's own: they look through the views too, and are
+/// no readers that anybody made.
+fn is_ours(desk: &Desk, name: &str) -> bool {
+    name.starts_with(OURS) || name == desk.settings.mysql.user
+}
+
 /// Drops the user wherever it is.
 pub async fn revoke(desk: &Desk, name: &str) -> Result<Answer, Failure> {
     if !is_user_name(name) {
         return Err(ReaderProblem::Unknown(name.to_owned()).into());
+    }
+    if is_ours(desk, name) {
+        return Err(ReaderProblem::Ours(name.to_owned()).into());
     }
     let map: ShardMap = desk.shards()?;
     let mut having = Vec::new();
@@ -248,11 +264,13 @@ async fn list(desk: &Desk, shard: &Shard) -> Result<Vec<Vec<serde_json::Value>>,
                 Ok(vec![
                     shard.name.clone().into(),
                     text(row, 0)?.into(),
-                    text_or_null(row, 1)?.into(),
+                    text_or_null(row, 1)?.unwrap_or_else(|| "(all)".to_owned()).into(),
                     row.try_get::<u32, _>(2)?.into(),
                 ])
             };
-            rows.iter().map(row).collect()
+            let ours = |row: &sqlx::mysql::MySqlRow| text(row, 0).map(|name| is_ours(desk, &name));
+            let made = rows.iter().filter(|row| !ours(row).unwrap_or(false));
+            made.map(row).collect()
         })
         .await
 }

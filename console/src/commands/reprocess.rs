@@ -23,6 +23,7 @@ use crate::cli::{self, ReprocessRaw, Stretch};
 use crate::consent::{Consent, Plan};
 use crate::desk::Desk;
 use crate::failure::{Failure, UsageError};
+use crate::journal::Entry;
 use crate::reach::mysql::Server;
 
 /// Between two lines of progress.
@@ -54,7 +55,7 @@ async fn raw(desk: &Desk, options: &ReprocessRaw) -> Result<Answer, Failure> {
         "mark their minutes, so that rollups are made again".into(),
         "leave whatever no record brought, and whatever Kafka no longer has".into(),
     ];
-    let entry = consent(desk, Plan { action: "reprocess raw", steps })?;
+    let entry = consent(desk, Plan { action: "reprocess raw", steps }, shard)?;
     let request = Request {
         span,
         partitions,
@@ -73,8 +74,8 @@ async fn raw(desk: &Desk, options: &ReprocessRaw) -> Result<Answer, Failure> {
 }
 
 /// `None` for a dry run, which does everything but write.
-fn consent(desk: &Desk, plan: Plan) -> Result<Option<crate::consent::Entry>, Failure> {
-    Ok(match desk.ask(&plan)? {
+fn consent(desk: &Desk, plan: Plan, shard: &Shard) -> Result<Option<Entry>, Failure> {
+    Ok(match desk.ask_about(&plan, &shard.name)? {
         Consent::Given(entry) => Some(entry),
         Consent::Nothing(_) => None,
     })
@@ -242,7 +243,7 @@ async fn rollups(desk: &Desk, stretch: &Stretch) -> Result<Answer, Failure> {
         ),
         "mark those that differ; the keeper makes them again".to_owned(),
     ];
-    let entry = consent(desk, Plan { action: "reprocess rollups", steps })?;
+    let entry = consent(desk, Plan { action: "reprocess rollups", steps }, shard)?;
     let dry_run = entry.is_none();
     let work = async {
         let handle = handle(desk, &map, shard)?;

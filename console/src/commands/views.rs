@@ -5,7 +5,7 @@
 
 use serde_json::Value as Json;
 use spillway_runtime::program::chain;
-use spillway_runtime::shards::Shard;
+use spillway_runtime::shards::{Shard, ShardMap};
 use sqlx::MySqlConnection;
 use sqlx::mysql::MySqlRow;
 
@@ -30,11 +30,13 @@ pub enum ViewFault {
 pub struct Question {
     pub sql: String,
     pub values: Vec<String>,
+    /// Rows of each shard at most.
+    limit: usize,
 }
 
 impl Question {
     /// `SELECT … FROM view` with a condition per filter that is set.
-    pub fn new(select: &str, filters: &[(&str, Option<&str>)], tail: &str) -> Self {
+    pub fn new(select: &str, filters: &[(&str, Option<&str>)], order: (&str, u32)) -> Self {
         let mut sql = select.to_owned();
         let mut values = Vec::new();
         for (column, value) in filters {
@@ -44,24 +46,33 @@ impl Question {
                 values.push((*value).to_owned());
             }
         }
-        sql.push_str(tail);
-        Self { sql, values }
+        let (order, limit) = order;
+        sql.push_str(&format!(" ORDER BY {order} LIMIT {limit}"));
+        Self { sql, values, limit: limit as usize }
     }
 }
 
 /// Asks every shard; what one of them can't answer becomes a note.
 pub async fn ask_all(
     desk: &Desk,
-    shards: Vec<&Shard>,
+    (map, environment): (&ShardMap, Option<&str>),
     question: &Question,
     row: impl Fn(&str, &MySqlRow) -> Result<Vec<Json>, sqlx::Error>,
     answer: &mut Answer,
 ) -> Vec<Vec<Json>> {
+    let shards = desk.shards_of(map, environment);
     let mut all = Vec::new();
     let mut complete = true;
     for shard in shards {
         match ask(desk, shard, question, &row).await {
-            Ok(mut rows) => all.append(&mut rows),
+            Ok(rows) => {
+                if rows.len() >= question.limit {
+                    let limit = question.limit;
+                    answer.note(format!("There may be more than {limit}: raise --limit."));
+                }
+                // What a move left behind at an environment's old shard lives at its new one.
+                all.extend(rows.into_iter().filter(|row| is_at_home(map, shard, row)));
+            }
             Err(fault) => {
                 complete = false;
                 answer.trouble(Verdict::Critical, chain(&fault));
@@ -71,6 +82,12 @@ pub async fn ask_all(
     // "None" from the shards that answered is not "none".
     answer.fact("complete", complete);
     all
+}
+
+/// Whether the row's environment, its first column, lives on this shard.
+fn is_at_home(map: &ShardMap, shard: &Shard, row: &[Json]) -> bool {
+    let environment = row.first().and_then(Json::as_str).unwrap_or_default();
+    map.shard_of_environment(environment).is_none_or(|home| home.name == shard.name)
 }
 
 async fn ask(
@@ -124,9 +141,10 @@ mod tests {
         let question = Question::new(
             "SELECT a FROM v",
             &[("environment", Some("acme")), ("host", None), ("kind", Some("x"))],
-            " LIMIT 5",
+            ("a", 5),
         );
-        assert_eq!(question.sql, "SELECT a FROM v WHERE environment = ? AND kind = ? LIMIT 5");
+        let sql = "SELECT a FROM v WHERE environment = ? AND kind = ? ORDER BY a LIMIT 5";
+        assert_eq!(question.sql, sql);
         assert_eq!(question.values, ["acme", "x"]);
     }
 }

@@ -46,8 +46,9 @@ type Calendar<'a> = [(String, Option<&'a Day>)];
 fn arrival_row(facts: Facts<'_>, calendar: &Calendar<'_>) -> ComponentRow {
     let snapshot = facts.snapshot;
     let (tone, state) = match (snapshot.lost() > 0, snapshot.is_delayed()) {
-        _ if snapshot.environments.is_empty() => ("unknown", "no data yet"),
         (true, _) => ("down", "lost data"),
+        _ if snapshot.is_unseen() && !snapshot.is_delayed() => ("unknown", "not all is known"),
+        _ if snapshot.environments.is_empty() => ("unknown", "no data yet"),
         (false, true) => ("degraded", "delayed"),
         (false, false) => ("up", "complete"),
     };

@@ -173,6 +173,9 @@ pub fn fragment(frame: Frame<'_>, facts: Facts<'_>) -> Result<String, askama::Er
 fn subline(snapshot: &Snapshot) -> String {
     let newest = snapshot.environments.iter().map(|e| e.freshest_s).max();
     match (newest, snapshot.is_delayed() || snapshot.is_cut()) {
+        (None, _) if snapshot.is_unseen() => "MySQL can’t be asked what it has. What senders \
+            bring is kept by agents, in S3 or in Kafka, and arrives by itself."
+            .to_owned(),
         (None, _) => "No data has arrived yet.".to_owned(),
         (Some(newest), false) => {
             format!(
@@ -199,7 +202,7 @@ fn tiles(snapshot: &Snapshot, history: &History, operators: bool) -> Vec<Tile> {
     let applied = snapshot.hop("applied");
     let slots = &history.slots;
     let rates: Vec<_> = slots.iter().map(|slot| slot.points_per_s.get()).collect();
-    let lags: Vec<_> = slots.iter().map(|slot| Some(slot.lag_s)).collect();
+    let lags: Vec<_> = slots.iter().map(|slot| slot.lag_s).collect();
     let of = match operators && count > 0 {
         true => format!(" in {}", words::of(count as i64, "environment", "environments")),
         false => String::new(),
@@ -214,6 +217,7 @@ fn tiles(snapshot: &Snapshot, history: &History, operators: bool) -> Vec<Tile> {
                 false => "nothing".to_owned(),
             },
             note: match (is_delayed, on_the_way) {
+                _ if is_empty && snapshot.is_unseen() => NOT_ASKED.to_owned(),
                 _ if is_empty => "no data has arrived yet".to_owned(),
                 // Data is late only after a while, but it waits from the first moment on.
                 (false, _) if snapshot.is_cut() => "so far; what comes now waits".to_owned(),
@@ -246,22 +250,32 @@ fn tiles(snapshot: &Snapshot, history: &History, operators: bool) -> Vec<Tile> {
     ]
 }
 
+/// A shard is down: what lies there was true when it was last asked, and is not known now.
+const NOT_ASKED: &str = "not known: a shard can’t be asked";
+
 fn lost_tile(snapshot: &Snapshot) -> Tile {
     let (lost, is_empty) = (snapshot.lost(), snapshot.environments.is_empty());
+    let is_unseen = snapshot.is_unseen();
     Tile {
         id: "lost",
         label: "Lost",
         value: match lost {
-            0 if is_empty => words::UNKNOWN.to_owned(),
+            0 if is_empty || is_unseen => words::UNKNOWN.to_owned(),
             0 => "nothing".to_owned(),
+            _ if is_unseen => format!("at least {}", words::count(lost as f64)),
             _ => words::count(lost as f64),
         },
         note: match lost {
+            0 if is_unseen => NOT_ASKED.to_owned(),
             0 if is_empty => "no data has arrived yet".to_owned(),
             0 => "no gap will stay open".to_owned(),
             _ => "gaps that will not close, known by name".to_owned(),
         },
-        tone: if lost > 0 { "down" } else { "up" },
+        tone: match lost {
+            0 if is_unseen => "plain",
+            0 => "up",
+            _ => "down",
+        },
         spark: String::new(),
     }
 }
@@ -270,30 +284,37 @@ fn lost_tile(snapshot: &Snapshot) -> Tile {
 fn environment_rows(snapshot: &Snapshot, frame: Frame<'_>) -> Vec<EnvironmentRow> {
     let mut all: Vec<_> = snapshot.environments.iter().collect();
     all.sort_by_key(|e| (e.lost == 0, !e.is_delayed()));
-    all.into_iter().map(|e| environment_row(e, frame)).collect()
+    all.into_iter().map(|e| environment_row(snapshot, e, frame)).collect()
 }
 
-fn environment_row(e: &EnvironmentState, frame: Frame<'_>) -> EnvironmentRow {
+fn environment_row(snapshot: &Snapshot, e: &EnvironmentState, frame: Frame<'_>) -> EnvironmentRow {
+    let is_unseen = e.unseen_since_ms.is_some();
     let (tone, state) = match (e.lost > 0, e.is_delayed()) {
         (true, _) => ("down", "lost data"),
+        _ if is_unseen => ("unknown", "can’t be asked"),
         (false, true) => ("degraded", "delayed"),
         (false, false) => ("up", "complete"),
     };
-    let given_up = e.declared + e.quarantined;
+    // Of an unseen shard the last numbers are told where they are none to be glad of.
+    let count = |n: i64, is_known: bool| match (is_known, n) {
+        (true, n) => words::count(n as f64),
+        (false, 0) => "unknown".to_owned(),
+        (false, n) => format!("at least {}", words::count(n as f64)),
+    };
     EnvironmentRow {
         name: e.environment.clone(),
         href: format!("{}environments/{}", frame.root, super::address::encode(&e.environment)),
         tone,
         state,
         hosts: words::count(e.hosts as f64),
-        newest: words::age(e.freshest_s as f64),
-        on_the_way: match (e.is_silent(), e.on_the_way()) {
-            (true, 0) => "not told".to_owned(),
-            (_, batches) => words::count(batches as f64),
+        newest: match e.unseen_since_ms {
+            None => words::age(e.freshest_s as f64),
+            Some(since) => format!("unknown since {}", words::clock(since)),
         },
-        lost: words::count(e.lost as f64),
+        on_the_way: count(e.on_the_way(), snapshot.hears(e)),
+        lost: count(e.lost, !is_unseen),
         is_lost: e.lost > 0,
-        given_up: words::count(given_up as f64),
+        given_up: count(e.declared + e.quarantined, !is_unseen),
     }
 }
 

@@ -128,7 +128,7 @@ fn drawing(snapshot: &Snapshot, layout: &Layout) -> Drawing {
         .map(|(&(x, y, w, h), (title, condition, figures))| Node {
             title,
             condition,
-            figures: figures.into_iter().filter_map(figure).collect(),
+            figures: figures.into_iter().filter_map(figure).take(FIGURES_MAX).collect(),
             x,
             y,
             w,
@@ -140,6 +140,9 @@ fn drawing(snapshot: &Snapshot, layout: &Layout) -> Drawing {
     let (width, height) = layout.size;
     Drawing { class: layout.class, width, height, words: in_words(&nodes), nodes, arrows }
 }
+
+/// Lines that have room in a box.
+const FIGURES_MAX: usize = 3;
 
 /// What is not known is left out.
 fn figure((label, value): (&'static str, String)) -> Option<Figure> {
@@ -157,7 +160,8 @@ fn places(snapshot: &Snapshot) -> [Place; 7] {
     let part = |part| part_of(snapshot, part);
     let response = |of: Part| words::known(part(of).response_ms, words::millis);
     let errors = |of: Part| words::known(part(of).error_ratio, words::share);
-    let newest = snapshot.environments.iter().map(|e| e.freshest_s).max();
+    let seen = snapshot.environments.iter().filter(|e| e.unseen_since_ms.is_none());
+    let newest = seen.map(|e| e.freshest_s).max();
     let detour = part(Part::Detour).condition;
     [
         (
@@ -167,6 +171,7 @@ fn places(snapshot: &Snapshot) -> [Place; 7] {
                 ("rate", rate(if agents_are_watched(snapshot) { "measured" } else { "accepted" })),
                 ("held", agents_hold(snapshot)),
                 ("oldest", oldest("measured")),
+                ("last heard", silence(snapshot)),
             ],
         ),
         (
@@ -219,23 +224,27 @@ fn agents_are_watched(snapshot: &Snapshot) -> bool {
     snapshot.hop("measured").is_some_and(|hop| hop.total.is_some())
 }
 
-/// Batches in spools: what agents with a known admin page hold, or what all agents told MySQL, as
-/// long as they can tell.
+/// Batches in spools: what agents with a known admin page hold, or what all agents told MySQL. What
+/// they can't tell is said to be unknown, and since when: a box without it would look like nothing.
 fn agents_hold(snapshot: &Snapshot) -> String {
     let watched = snapshot.hop("measured").and_then(|hop| hop.held);
-    let told = || {
-        if snapshot.environments.iter().any(EnvironmentState::is_silent) {
-            return None;
-        }
-        let batches = snapshot.environments.iter().map(|e| e.backlog_batches);
-        batches.reduce(|a, b| a + b).map(|sum| sum as f64)
-    };
-    words::known(watched.or_else(told), words::count)
+    let told = || snapshot.held_by_agents().map(|batches| batches as f64);
+    match watched.or_else(told) {
+        Some(batches) => words::count(batches),
+        None if snapshot.environments.is_empty() => words::UNKNOWN.to_owned(),
+        None => "unknown".to_owned(),
+    }
+}
+
+/// How long nothing was heard of those that can't tell.
+fn silence(snapshot: &Snapshot) -> String {
+    let silent = snapshot.environments.iter().filter(|e| !snapshot.hears(e));
+    words::known(silent.map(|e| e.freshest_s as f64).reduce(f64::max), words::age)
 }
 
 fn agents(snapshot: &Snapshot) -> Condition {
     let parks = snapshot.hop("parked").and_then(|hop| hop.per_second).unwrap_or(0.0);
-    let holds = |e: &EnvironmentState| e.backlog_batches > 0 || e.is_silent();
+    let holds = |e: &EnvironmentState| e.backlog_batches > 0 || !snapshot.hears(e);
     let backlog = snapshot.environments.iter().any(holds);
     match (backlog || parks > 0.0, snapshot.environments.is_empty()) {
         (true, _) => Condition::Degraded,

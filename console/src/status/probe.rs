@@ -134,7 +134,7 @@ impl Metrics {
 
 /// Tries and looks, for ever.
 pub async fn run(settings: Arc<ConsoleSettings>, metrics: Metrics) {
-    let options = Options { config: None, output: Output::Json, dry_run: false, yes: false };
+    let options = Options { output: Output::Json, ..Options::default() };
     let desk = Desk { settings: (*settings).clone(), options };
     tokio::join!(check_again_and_again(&desk, &metrics), look_again_and_again(&desk, &metrics));
 }
@@ -202,6 +202,7 @@ async fn mysql(desk: &Desk, shard: &Shard, metrics: &Metrics) {
 /// What our tables take, as the server's statistics tell.
 pub async fn data_bytes(settings: &ConsoleSettings, shard: &Shard) -> Result<i64, MysqlFault> {
     let mut server = Server::connect(settings, shard).await?;
+    server.see_sizes_now().await?;
     server
         .ask(async |conn| {
             let sql = "SELECT CAST(COALESCE(SUM(data_length + index_length), 0) AS SIGNED)

@@ -1,8 +1,9 @@
 //! What is known at one moment, and the verdict that follows from it.
 
 use serde::Serialize;
+use serde_json::Value as Json;
 
-use super::component::{Component, Condition};
+use super::component::{Component, Condition, Part};
 use crate::answer::{Answer, Verdict};
 
 /// Data older than this is delayed.
@@ -77,6 +78,8 @@ pub struct EnvironmentState {
     pub quarantined: i64,
     pub declared: i64,
     pub lost: i64,
+    /// Unix ms of when its shard last told all this, where it can't be asked now.
+    pub unseen_since_ms: Option<i64>,
 }
 
 impl EnvironmentState {
@@ -154,7 +157,30 @@ impl Snapshot {
 
     /// A part of the way is down: what is measured now waits before it.
     pub fn is_cut(&self) -> bool {
-        self.worst() == Condition::Down || self.shards.iter().any(|shard| !shard.reachable)
+        self.worst() == Condition::Down || self.is_unseen()
+    }
+
+    /// A shard can't be asked: what lies there, and what is lost there, is not known now.
+    pub fn is_unseen(&self) -> bool {
+        self.shards.iter().any(|shard| !shard.reachable)
+    }
+
+    /// Whether agents' words of their spools come through: they travel with their batches.
+    pub fn hears(&self, environment: &EnvironmentState) -> bool {
+        const WAY: [Part; 4] = [Part::Intake, Part::Log, Part::Storing, Part::Storage];
+        let cut = |one: &Component| WAY.contains(&one.part) && one.condition == Condition::Down;
+        environment.unseen_since_ms.is_none()
+            && !environment.is_silent()
+            && !self.components.iter().any(cut)
+    }
+
+    /// Batches in all spools, if all of them can tell.
+    pub fn held_by_agents(&self) -> Option<i64> {
+        let told = |e: &EnvironmentState| self.hears(e).then_some(e.backlog_batches);
+        match self.environments.is_empty() {
+            true => None,
+            false => self.environments.iter().map(told).sum(),
+        }
     }
 
     /// Age of the oldest record that no shard has yet.
@@ -207,15 +233,19 @@ impl Snapshot {
         let columns =
             ["environment", "shard", "hosts", "freshest_s", "backlog_batches", "late", "lost"];
         let section = answer.section("environments", &columns);
+        let seen = |e: &EnvironmentState, n: i64| match e.unseen_since_ms {
+            None => Json::from(n),
+            Some(_) => Json::Null,
+        };
         for e in &self.environments {
             section.row([
                 e.environment.clone().into(),
                 e.shard.clone().into(),
                 e.hosts.into(),
-                e.freshest_s.into(),
-                e.backlog_batches.into(),
-                e.late.into(),
-                e.lost.into(),
+                seen(e, e.freshest_s),
+                self.hears(e).then_some(e.backlog_batches).into(),
+                seen(e, e.late),
+                seen(e, e.lost),
             ]);
         }
         for trouble in &self.troubles {
@@ -228,7 +258,6 @@ impl Snapshot {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::status::component::Part;
 
     fn with(change: impl FnOnce(&mut EnvironmentState)) -> Snapshot {
         let mut environment = EnvironmentState::default();
@@ -256,6 +285,19 @@ mod tests {
         snapshot.components.push(down);
         assert_eq!(snapshot.verdict(), Verdict::Critical);
         assert_eq!(snapshot.headline(), "Kafka is down; data is kept and delayed");
+    }
+
+    #[test]
+    fn what_agents_hold_is_not_known_while_their_words_do_not_come_through() {
+        let mut snapshot = with(|e| e.backlog_batches = 3);
+        assert_eq!(snapshot.held_by_agents(), Some(3));
+        let down = Component { condition: Condition::Down, ..Component::unknown(Part::Log) };
+        snapshot.components.push(down);
+        assert_eq!(snapshot.held_by_agents(), None, "Kafka is cut");
+        let unseen = with(|e| e.unseen_since_ms = Some(1));
+        assert_eq!(unseen.held_by_agents(), None);
+        assert!(unseen.to_answer().to_json()["environments"][0]["lost"].is_null());
+        assert_eq!(Snapshot::default().held_by_agents(), None);
     }
 
     #[test]

@@ -71,6 +71,11 @@ impl Lines {
         self.add(check, verdict, detail);
     }
 
+    /// What can't be known from here, and how it can.
+    fn unknown(&mut self, check: &str, detail: String, fix: String) {
+        self.rows.push(vec![check.into(), "unknown".into(), detail.into(), fix.into()]);
+    }
+
     /// What holds nobody up, but should be known.
     fn tell(&mut self, check: &str, word: &str, detail: impl Into<String>) {
         self.rows.push(vec![check.into(), word.into(), detail.into().into(), Json::Null]);
@@ -105,8 +110,12 @@ pub async fn run(desk: &Desk, options: &Preflight) -> Result<Answer, Failure> {
         answer.fact("stopping", options.stop.clone());
     }
     answer.section("checks", &["check", "state", "detail", "fix"]).rows = lines.rows;
-    if lines.verdict == Verdict::Critical && !options.stop.is_empty() {
-        answer.note("Do not stop it now.");
+    if !options.stop.is_empty() {
+        answer.note(match lines.verdict {
+            Verdict::Ok => "Nothing speaks against stopping it.",
+            Verdict::Warning => "It may be stopped; mind the warnings.",
+            Verdict::Critical => "Do not stop it now.",
+        });
     }
     Ok(answer)
 }

@@ -14,7 +14,7 @@ use crate::answer::{Verdict, duration};
 use crate::commands::spill;
 use crate::desk::Desk;
 use crate::failure::Failure;
-use crate::reach::kafka::wire::{self, LogDir, Quorum};
+use crate::reach::kafka::wire::{self, LogDir, Quorum, WireFault};
 use crate::reach::mysql::Server;
 use crate::reach::tls;
 use crate::status::probe;
@@ -91,6 +91,16 @@ fn days(seconds: i64) -> String {
     duration(seconds as f64)
 }
 
+/// Kafka's own tool asks the same with any login.
+fn ask_by_hand(fault: &WireFault, tool: &str, address: &str, how: &str) -> String {
+    match fault {
+        WireFault::Login(_) => {
+            format!("{tool} --bootstrap-server {address} --command-config client.properties {how}")
+        }
+        _ => "does this machine reach that broker's advertised address?".to_owned(),
+    }
+}
+
 /// Disks, certificate and quorum, as the brokers themselves tell.
 pub async fn kafka(desk: &Desk, brokers: &[(i32, String)], lines: &mut Lines) {
     let deadline = desk.settings.remote_deadline.get();
@@ -102,7 +112,10 @@ pub async fn kafka(desk: &Desk, brokers: &[(i32, String)], lines: &mut Lines) {
                     lines.judge(&check, disk(&dir));
                 }
             }
-            Err(fault) => lines.tell(&check, "unknown", chain(&fault)),
+            Err(fault) => {
+                let fix = ask_by_hand(&fault, "kafka-log-dirs.sh", address, "--describe");
+                lines.unknown(&check, chain(&fault), fix);
+            }
         }
         kafka_certificate(desk, address, lines).await;
     }
@@ -117,7 +130,9 @@ pub async fn kafka(desk: &Desk, brokers: &[(i32, String)], lines: &mut Lines) {
         }
         Err(fault) => {
             let detail = format!("{}; stop one node at a time", chain(&fault));
-            lines.tell("kafka quorum", "unknown", detail);
+            let how = "describe --replication";
+            let fix = ask_by_hand(&fault, "kafka-metadata-quorum.sh", address, how);
+            lines.unknown("kafka quorum", detail, fix);
         }
     }
 }
@@ -268,6 +283,13 @@ pub async fn s3(desk: &Desk, lines: &mut Lines) {
 mod tests {
     use super::*;
     use crate::reach::kafka::wire::Voter;
+
+    #[test]
+    fn a_kafka_that_wants_a_login_is_asked_by_its_own_tool() {
+        let fault = WireFault::Login("sasl_ssl".to_owned());
+        let fix = ask_by_hand(&fault, "kafka-log-dirs.sh", "k1:9093", "--describe");
+        assert!(fix.contains("--bootstrap-server k1:9093 --command-config client.properties"));
+    }
 
     #[test]
     fn a_certificates_end_is_read_as_openssl_writes_it() {

@@ -129,8 +129,11 @@ pub fn check_meta(shard: &Shard, member: &Member, status: &Status) -> Result<(),
         return Err(ShardFault::OtherShard { address, expected, found });
     }
     match status.epoch {
-        Some(found) if found != shard.epoch => {
-            Err(ShardFault::Epoch { address, expected: shard.epoch, found })
+        Some(found) if found > shard.epoch => {
+            Err(ShardFault::FileIsOld { address, expected: shard.epoch, found })
+        }
+        Some(found) if found < shard.epoch => {
+            Err(ShardFault::NotThereYet { address, expected: shard.epoch, found })
         }
         _ => Ok(()),
     }

@@ -79,7 +79,7 @@ fn row(seen: &Seen) -> Vec<Json> {
         of(&|status| status.epoch.into()),
         of(&|status| status.follows.as_ref().and_then(|follows| follows.behind_s).into()),
         of(&|status| (!status.read_only).into()),
-        of(&|status| (status.positions.len() / 2).into()),
+        of(&|status| status.partitions().into()),
     ]
 }
 
@@ -91,7 +91,11 @@ fn judge(shard: &Shard, role: &str, status: &Status) -> (&'static str, Option<St
     }
     if status.epoch.is_some_and(|epoch| epoch != shard.epoch) {
         let epoch = status.epoch.unwrap_or_default();
-        return wrong(format!("its epoch is {epoch}, shards.toml says {}", shard.epoch));
+        let why = match epoch < shard.epoch {
+            true => "it has not got the last change yet",
+            false => "this shards.toml is old, or a change was not finished",
+        };
+        return wrong(format!("its epoch is {epoch}, shards.toml says {}: {why}", shard.epoch));
     }
     match (role, &status.follows) {
         ("primary", None) if !status.read_only => ("ok", None),

@@ -57,10 +57,17 @@ pub enum ShardFault {
     #[error("{address} is shard {found:?} in its own eyes, not {expected}")]
     OtherShard { address: String, expected: String, found: Option<String> },
     #[error(
-        "shards.toml says epoch {expected}, the server {address} says {found}: an earlier change \
-         was not finished; correct shards.toml to the server's epoch first"
+        "shards.toml says epoch {expected}, the server {address} says {found}: this file is old. \
+         Take the newest shards.toml; if there is none, an earlier change was not finished: \
+         `spillway doctor` names it"
     )]
-    Epoch { address: String, expected: u32, found: u32 },
+    FileIsOld { address: String, expected: u32, found: u32 },
+    #[error(
+        "{address} is still at epoch {found}, shards.toml says {expected}: it has not got the last \
+         change of its shard yet, as a replica right after a `shard move` or a switchover. Wait \
+         until `spillway shard ls` shows epoch {expected} there, or take another replica with --to"
+    )]
+    NotThereYet { address: String, expected: u32, found: u32 },
     #[error("{address} does not follow {primary}, but {found}")]
     FollowsAnother { address: String, primary: String, found: String },
     #[error(

@@ -48,7 +48,7 @@ pub async fn run(desk: &Desk, failover: &Failover, is_failover: bool) -> Result<
     replay.tell(&mut answer);
     let mut steps = steps(desk, (shard, failover), &new, &old, &replay);
     steps.extend(replicas.left_out(&new));
-    let entry = match desk.ask(&Plan { action, steps })? {
+    let entry = match desk.ask_about(&Plan { action, steps }, &shard.name)? {
         Consent::Nothing(why) => {
             answer.note(replay.sentence()).note(why);
             return Ok(answer);
@@ -335,6 +335,10 @@ async fn await_consumers(
         return;
     }
     let (wanted, began) = (map.partitions_of(shard).len(), Instant::now());
+    progress(&format!(
+        "waiting up to {} for consumers to write there",
+        duration(within.as_secs_f64())
+    ));
     loop {
         let moved = match primary.status().await {
             Ok(status) => status.at_epoch.get(&(shard.epoch + 1)).copied().unwrap_or(0),

@@ -31,6 +31,16 @@ pub async fn run(desk: &Desk, options: &Rebuild) -> Result<Answer, Failure> {
         let text = format!("{} is the primary of {}", options.server, shard.name);
         return Err(UsageError(text).into());
     }
+    // To be told so only once it is fenced would be an outage of that shard.
+    let has = |other: &&Shard| {
+        other.name != shard.name
+            && (same(&asked, &other.primary)
+                || other.replicas.iter().any(|replica| same(&replica.url, &asked)))
+    };
+    if let Some(other) = map.shards.iter().find(has) {
+        let text = format!("{} belongs to {}, by shards.toml", options.server, other.name);
+        return Err(UsageError(text).into());
+    }
     let known = shard.replicas.iter().find(|replica| same(&replica.url, &asked));
     let url = known.map_or(&asked, |replica| &replica.url).clone();
     let (server, primary) = (address(&url), address(&shard.primary));
@@ -42,8 +52,9 @@ pub async fn run(desk: &Desk, options: &Rebuild) -> Result<Answer, Failure> {
         steps.push(format!("add it to {}", desk.settings.shards_file.display()));
     }
     let mut answer = Answer::default();
-    answer.fact("shard", shard.name.clone()).fact("server", server).fact("primary", primary);
-    let entry = match desk.ask(&Plan { action: "shard rebuild", steps })? {
+    answer.fact("shard", shard.name.clone()).fact("primary", primary);
+    answer.fact("server", server.clone());
+    let entry = match desk.ask_about(&Plan { action: "shard rebuild", steps }, &server)? {
         Consent::Nothing(why) => {
             answer.note(why);
             return Ok(answer);

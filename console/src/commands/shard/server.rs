@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use spillway_proto::kafka_record::Lane;
 use spillway_runtime::mysql::text;
 use spillway_runtime::mysql_url::MysqlUrl;
-use spillway_runtime::shards::Shard;
+use spillway_runtime::shards::{MOVED_AWAY, Shard};
 use sqlx::mysql::MySqlRow;
 use sqlx::{MySqlConnection, Row};
 
@@ -34,6 +34,14 @@ pub struct Status {
     pub positions: BTreeMap<(Lane, u16), i64>,
     /// Partitions whose row bears each epoch.
     pub at_epoch: BTreeMap<u32, usize>,
+}
+
+impl Status {
+    /// Partitions that are consumed into this shard; those that moved away leave their row.
+    pub fn partitions(&self) -> usize {
+        let here = self.at_epoch.iter().filter(|(epoch, _)| **epoch != MOVED_AWAY);
+        here.map(|(_, partitions)| partitions).sum()
+    }
 }
 
 /// Its replication, if it follows anyone.

@@ -23,7 +23,7 @@ pub async fn run(desk: &Desk, name: &str) -> Result<Answer, Failure> {
         true => vec![format!("let {primary} be written to again; shards.toml stays as it is")],
         false => Vec::new(),
     };
-    let entry = match desk.ask(&Plan { action: "shard unfence", steps })? {
+    let entry = match desk.ask_about(&Plan { action: "shard unfence", steps }, &shard.name)? {
         Consent::Nothing(why) => {
             answer.note(why);
             return Ok(answer);

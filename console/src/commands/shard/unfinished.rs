@@ -67,7 +67,7 @@ pub async fn finish(
     answer.fact("shard", shard.name.clone()).fact("old_primary", primary);
     answer.fact("new_primary", new.member.address.clone()).fact("epoch", shard.epoch + 1);
     answer.fact("resumed", true);
-    let entry = match desk.ask(&Plan { action, steps })? {
+    let entry = match desk.ask_about(&Plan { action, steps }, &shard.name)? {
         Consent::Nothing(why) => {
             answer.note(why);
             return Ok(answer);

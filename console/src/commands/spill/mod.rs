@@ -145,7 +145,7 @@ fn show_payload(answer: &mut Answer, plain: &bytes::Bytes) -> Result<(), Failure
         let verified = frame.and_then(|frame| decoder.verify(&frame));
         rows.push(match verified {
             Ok(found) => vec![
-                format!("{:?}", found.header.id).into(),
+                found.header.id.to_string().into(),
                 found.environment.into(),
                 found.host.into(),
                 found.header.window_ts.into(),

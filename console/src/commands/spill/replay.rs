@@ -11,6 +11,7 @@ use spillway_proto::limits::SEALED_OBJECT_BYTES_MAX;
 use spillway_proto::object_key::ObjectKey;
 use spillway_recovery_worker::bucket::{Bucket, Condition};
 use spillway_recovery_worker::bucket_error::BucketError;
+use tokio::signal::unix::{SignalKind, signal};
 
 use super::select::{Aside, Source, choose};
 use super::{Pace, bucket};
@@ -65,29 +66,18 @@ pub async fn run(desk: &Desk, options: &Replay) -> Result<Answer, Failure> {
         }
         Consent::Given(entry) => entry,
     };
-    let (mut rows, mut last): (Vec<Vec<Json>>, _) = (Vec::new(), None);
-    let (mut back, mut failed, mut pace) = (0_u64, 0_u64, Pace::new(rate));
-    for (done, object) in wanted.iter().enumerate() {
-        pace.next().await;
-        if done > 0 && done % PROGRESS_EVERY == 0 {
-            eprintln!("  {done} of {} objects put back", wanted.len());
-        }
-        let key = object.key.as_str();
-        match put_back(&bucket, &source, &object.key).await {
-            Ok(state) => {
-                back += 1;
-                last = Some(key.to_owned());
-                rows.push(vec![key.into(), state.into(), object.reason.clone().into()]);
-            }
-            Err(fault) => {
-                failed += 1;
-                rows.push(vec![key.into(), "failed".into(), fault.to_string().into()]);
-            }
-        }
-    }
+    let done = put_all(&bucket, &source, &wanted, rate).await?;
     entry.end(Ok::<_, Failure>(()))?;
-    answer.fact("put_back", back).fact("failed", failed).fact("last_key", last);
-    answer.section("objects", &["key", "state", "detail"]).rows = rows;
+    let (left, failed) = (wanted.len() - done.rows.len(), done.failed);
+    if done.stopped {
+        let after = done.last.as_deref().map(|key| format!(" --resume-after {key}"));
+        let after = after.unwrap_or_default();
+        let text = format!("stopped with {left} left: the same command{after} goes on");
+        answer.trouble(Verdict::Warning, text);
+    }
+    answer.fact("left", left).fact("put_back", done.back).fact("failed", failed);
+    answer.fact("last_key", done.last);
+    answer.section("objects", &["key", "state", "detail"]).rows = done.rows;
     if failed > 0 {
         answer.trouble(
             Verdict::Critical,
@@ -97,6 +87,54 @@ pub async fn run(desk: &Desk, options: &Replay) -> Result<Answer, Failure> {
     answer.note("The recovery worker takes them now; `spillway spill ls` shows them until it has.");
     answer.note("If the cause is not mended, they come back to quarantine with the same reason.");
     Ok(answer)
+}
+
+/// How far it came.
+#[derive(Default)]
+struct Done {
+    rows: Vec<Vec<Json>>,
+    last: Option<String>,
+    back: u64,
+    failed: u64,
+    /// By Ctrl-C, between two objects.
+    stopped: bool,
+}
+
+async fn put_all(
+    bucket: &Bucket,
+    source: &Source,
+    wanted: &[Aside],
+    rate: std::num::NonZeroU32,
+) -> Result<Done, Failure> {
+    let (mut done, mut pace) = (Done::default(), Pace::new(rate));
+    // One for the whole run: what comes while an object is put back is not missed.
+    let mut interrupts = signal(SignalKind::interrupt())?;
+    for (number, object) in wanted.iter().enumerate() {
+        tokio::select! {
+            biased;
+            _ = interrupts.recv() => {
+                done.stopped = true;
+                break;
+            }
+            () = pace.next() => {}
+        }
+        if number > 0 && number % PROGRESS_EVERY == 0 {
+            eprintln!("  {number} of {} objects put back", wanted.len());
+        }
+        let key = object.key.as_str();
+        done.rows.push(match put_back(bucket, source, &object.key).await {
+            Ok(state) => {
+                done.back += 1;
+                done.last = Some(key.to_owned());
+                vec![key.into(), state.into(), object.reason.clone().into()]
+            }
+            Err(fault) => {
+                done.failed += 1;
+                vec![key.into(), "failed".into(), fault.to_string().into()]
+            }
+        });
+    }
+    Ok(done)
 }
 
 fn steps(wanted: &[Aside], rate: std::num::NonZeroU32) -> Vec<String> {

@@ -9,6 +9,8 @@ mod kafka;
 mod mysql;
 mod parked;
 
+use std::path::Path;
+
 use serde_json::Value as Json;
 use spillway_proto::BatchId;
 use spillway_runtime::program::chain;
@@ -38,7 +40,8 @@ impl Hop {
 }
 
 /// Follows the batch that `text` names.
-pub async fn run(desk: &Desk, text: &str) -> Result<Answer, Failure> {
+pub async fn run(desk: &Desk, text: &str, agent_status: Option<&Path>) -> Result<Answer, Failure> {
+    let page = agent_status.map(agent::page).transpose()?;
     let id = parse(text).ok_or_else(|| {
         let text = format!(
             "{text:?} names no batch: AGENT/EPOCH/SEQ (two UUIDs and a number), or \
@@ -50,7 +53,7 @@ pub async fn run(desk: &Desk, text: &str) -> Result<Answer, Failure> {
     let mut answer = Answer::default();
     let stored = stored(desk, &map, &id, &mut answer).await;
     let mut hops = Vec::new();
-    hops.push(agent::look(desk, &id, stored.as_ref()).await);
+    hops.push(agent::look(&id, stored.as_ref(), page.as_ref()));
     hops.push(parked::look(desk, &id, stored.as_ref()).await);
     hops.push(kafka::look(desk, &map, &id, stored.as_ref()).await);
     hops.extend(mysql::hops(&id, stored.as_ref()));
@@ -113,7 +116,13 @@ fn conclude(id: &BatchId, stored: Option<&Stored>, hops: &[Hop]) -> (Verdict, St
     if here("s3") {
         return said(Verdict::Warning, "on its way: parked in S3 (`spillway spill ls`)");
     }
-    if let Some(gap) = stored.and_then(|stored| stored.gap.as_ref()) {
+    // A gap that is settled says more than a spool that may hold anything.
+    let gap = stored.and_then(|stored| stored.gap.as_ref());
+    let is_open = gap.is_none_or(|gap| !["declared", "lost"].contains(&gap.state.as_str()));
+    if is_open && hops.iter().any(|hop| hop.hop == "agent" && hop.state == agent::LIKELY) {
+        return said(Verdict::Warning, "most likely in its agent's spool: no later hop has it");
+    }
+    if let Some(gap) = gap {
         return match gap.state.as_str() {
             "declared" => {
                 (Verdict::Warning, format!("the agent gave it up, and said why: {}", gap.reason))

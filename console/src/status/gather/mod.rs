@@ -16,7 +16,7 @@ use tokio::task::JoinSet;
 
 use super::component::DeepReport;
 use super::metrics_text::Readings;
-use super::snapshot::{ProgramState, Snapshot};
+use super::snapshot::{EnvironmentState, ProgramState, Snapshot};
 use crate::failure::Failure;
 use crate::reach::http::{Http, HttpFault};
 use crate::settings::ConsoleSettings;
@@ -37,6 +37,8 @@ pub struct Gatherer {
     http: Http,
     /// Oldest first.
     before: VecDeque<(Instant, BTreeMap<String, Readings>)>,
+    /// What each shard told last, and when: for as long as it can't be asked.
+    told: BTreeMap<String, (i64, Vec<EnvironmentState>)>,
 }
 
 /// One program's answers.
@@ -61,7 +63,8 @@ impl Gatherer {
         let deadline = settings.remote_deadline.get().min(LOOK_DEADLINE);
         settings.remote_deadline = Dur::from_millis(deadline.as_millis() as u64);
         let http = Http::new(deadline)?;
-        Ok(Self { settings: Arc::new(settings), http, before: VecDeque::new() })
+        let (before, told) = (VecDeque::new(), BTreeMap::new());
+        Ok(Self { settings: Arc::new(settings), http, before, told })
     }
 
     /// The settings it looks with: the caller's, with a deadline fit for a page.
@@ -84,15 +87,34 @@ impl Gatherer {
             snapshot.programs.push(look.state);
         }
         for look in shards {
+            snapshot.environments.extend(self.environments(&look, snapshot.at_ms));
             snapshot.troubles.extend(look.trouble);
             snapshot.shards.push(look.state);
-            snapshot.environments.extend(look.environments);
         }
         let flow = self.flow(&now);
         snapshot.hops = legs::hops(&flow, &snapshot);
         snapshot.components = judge::components(&flow, &deep, &snapshot);
         self.remember(now);
         snapshot
+    }
+
+    /// What the shard tells, or told when it last did: an environment does not vanish from the page
+    /// in the hour in which everybody looks for it.
+    fn environments(&mut self, look: &ShardLook, now_ms: i64) -> Vec<EnvironmentState> {
+        let shard = &look.state.shard;
+        if look.state.reachable {
+            self.told.insert(shard.clone(), (now_ms, look.environments.clone()));
+            return look.environments.clone();
+        }
+        let Some((at_ms, told)) = self.told.get(shard) else { return Vec::new() };
+        let older_s = (now_ms - at_ms).max(0) / 1_000;
+        let aged = |e: &EnvironmentState| EnvironmentState {
+            freshest_s: e.freshest_s + older_s,
+            stalest_s: e.stalest_s + older_s,
+            unseen_since_ms: Some(*at_ms),
+            ..e.clone()
+        };
+        told.iter().map(aged).collect()
     }
 
     fn flow<'a>(&'a self, now: &'a BTreeMap<String, Readings>) -> Flow<'a> {
@@ -133,11 +155,18 @@ impl Gatherer {
             }
         };
         let mut asking = JoinSet::new();
-        for (order, shard) in map.shards.into_iter().enumerate() {
+        for (order, shard) in map.shards.iter().cloned().enumerate() {
             let settings = Arc::clone(&self.settings);
             asking.spawn(async move { (order, shards::look(&settings, &shard).await) });
         }
-        in_order(asking).await
+        let mut looks = in_order(asking).await;
+        for look in &mut looks {
+            // What a move left behind grows old at the old shard, and is nobody's delay.
+            let home = |name: &str| map.shard_of_environment(name).map(|home| home.name.as_str());
+            let shard = look.state.shard.as_str();
+            look.environments.retain(|e| home(&e.environment).is_none_or(|home| home == shard));
+        }
+        looks
     }
 }
 

@@ -52,8 +52,9 @@ pub struct Slot {
     pub at: i64,
     pub parts: BTreeMap<Part, Tally>,
     pub points_per_s: Mean,
-    /// The most that records waited in Kafka.
-    pub lag_s: f64,
+    /// The most that records waited in Kafka, if that was known.
+    #[serde(default)]
+    pub lag_s: Option<f64>,
 }
 
 /// Seconds by condition, and means over looks.
@@ -135,7 +136,7 @@ impl History {
         if let Some(rate) = snapshot.hop("applied").and_then(|hop| hop.per_second) {
             slot.points_per_s.add(rate);
         }
-        slot.lag_s = slot.lag_s.max(snapshot.lag_s().unwrap_or(0.0));
+        slot.lag_s = slot.lag_s.into_iter().chain(snapshot.lag_s()).reduce(f64::max);
     }
 
     /// Begins a new day or slot when it is time; a clock that went back goes on in the last ones.

@@ -44,7 +44,7 @@ pub async fn settled(
             to.name
         ));
     }
-    let entry = match desk.ask(&Plan { action: "shard move", steps })? {
+    let entry = match desk.ask_about(&Plan { action: "shard move", steps }, &options.groups)? {
         Consent::Nothing(why) => {
             answer.note(why);
             return Ok(answer);
@@ -155,6 +155,12 @@ async fn await_consumers(
     let (within, began) = (options.consumers_within.get(), Instant::now());
     let wanted = scope.partitions.len();
     let given_up = standing(&mut pair.source, &scope.partitions).await?;
+    if !within.is_zero() {
+        progress(&format!(
+            "waiting up to {} for consumers to start again and write there",
+            duration(within.as_secs_f64())
+        ));
+    }
     loop {
         let now = standing(&mut pair.target, &scope.partitions).await?;
         // The first claim there is the second step of the fence after the source's last.

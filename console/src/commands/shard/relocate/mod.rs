@@ -117,7 +117,7 @@ pub async fn run(desk: &Desk, options: &Move) -> Result<Answer, Failure> {
     answer.fact("groups", options.groups.clone()).fact("from", from.name.clone());
     answer.fact("to", to.name.clone()).fact("resumed", stage == Stage::Finish);
     let steps = job.steps(desk, &mut pair, stage, options).await?;
-    let entry = match desk.ask(&Plan { action: "shard move", steps })? {
+    let entry = match desk.ask_about(&Plan { action: "shard move", steps }, &options.groups)? {
         Consent::Nothing(why) => {
             answer.note(why);
             return Ok(answer);
@@ -220,6 +220,7 @@ impl Job<'_> {
         pair: &mut Pair,
         environments: &std::collections::BTreeSet<String>,
     ) -> Result<(u64, u64), Failure> {
+        pair.source.see_sizes_now().await?;
         let count = "SELECT environment, COUNT(*) FROM spillway_store.series GROUP BY environment";
         let (mut own, mut all) = (0, 0);
         for row in rows(&mut pair.source, count, &[]).await? {
