@@ -68,6 +68,7 @@ pub struct Metrics {
     pub batches_quarantined: Counter,
     pub spool_batches: Gauge,
     pub spool_bytes: Gauge,
+    pub spool_bytes_max: Gauge,
     pub spool_backlog_batches: Gauge,
     pub spool_errors: Family<Reason, Counter>,
     pub spool_damaged_records: Counter,
@@ -174,6 +175,7 @@ impl Metrics {
         );
         r.register("spool_batches", "Batches in the spool", self.spool_batches.clone());
         r.register("spool_bytes", "Bytes the spool takes", self.spool_bytes.clone());
+        r.register("spool_bytes_max", "Bytes it may take", self.spool_bytes_max.clone());
         r.register(
             "spool_backlog_batches",
             "Batches in the spool's backlog lane",

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::rollups::rolled_up;
 use crate::{Ledger, Sender, SenderOptions, compare, settled};
 use spillway_testkit::metrics::Metrics;
 use spillway_testkit::stack::{AgentOptions, Stack, StackOptions};
@@ -101,6 +102,7 @@ impl Rig {
         (ledger, options)
     }
 
+    /// Rollups too, wherever a keeper runs to make them.
     pub async fn judge_sent(&self, ledger: &Ledger, options: &SenderOptions) {
         let mysql = self.mysql(&options.environment);
         settled(&mysql, ledger, options, SETTLED_WITHIN).await;
@@ -108,6 +110,9 @@ impl Rig {
         eprintln!("{} of {}: {verdict}", options.environment, ledger.summary());
         verdict.must_hold();
         assert_eq!(verdict.points_expected, options.total_points());
+        if self.stack.is_running("keeper") {
+            rolled_up(&mysql, options).await;
+        }
     }
 
     pub async fn kill_and_start(&self, name: &str, away: Duration) {

@@ -250,6 +250,8 @@ impl Spool {
         dir: &Path,
         elsewhere: &HashSet<BatchId>,
     ) -> Result<Opened, OpenError> {
+        let most = if place.is_some() { limits.budget.bytes_max } else { limits.memory_bytes_max };
+        metrics.spool_bytes_max.set(i64::try_from(most).unwrap_or(i64::MAX));
         let (disk, lock) = place.unzip();
         let clock = thread::Clock::start();
         let opened = Store::open(disk, limits, metrics.clone(), clock.now_ms(), elsewhere);

@@ -163,7 +163,7 @@ async fn a_copy_is_a_duplicate(stack: &Stack, copies: &Path, follow: &[&str]) {
     assert!(concludes(&duplicate, "in MySQL, once"), "{duplicate:#}");
 }
 
-/// An agent's own word that a seq will not come.
+/// An agent's own word that a seq will not come, and a batch that is set aside.
 async fn what_will_not_come(stack: &Stack) {
     let (agent_id, epoch) = (Uuid::new_v4(), Uuid::now_v7());
     let id = |seq| BatchId::Sequenced { agent_id, epoch, seq };
@@ -174,6 +174,14 @@ async fn what_will_not_come(stack: &Stack) {
     let given_up =
         until(stack, &["ledger", &batch_1], |answer| concludes(answer, "gave it up")).await;
     assert!(concludes(&given_up, "spool-full"), "{given_up:#}");
+
+    // Of a time that no partition is made for.
+    let mut nonsense = batch(id(3), "demo", Vec::new());
+    nonsense.window_ts += 30 * 86_400 / 10 * 10;
+    nonsense.series[0].points[0].ts_ms = i64::from(nonsense.window_ts) * 1_000;
+    publish(stack, &nonsense, "demo").await;
+    let batch_3 = id(3).to_string();
+    until(stack, &["ledger", &batch_3], |answer| state(answer, "mysql") == "quarantined").await;
 }
 
 fn batch(id: BatchId, environment: &str, declarations: Vec<Declaration>) -> Batch {
