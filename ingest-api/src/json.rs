@@ -33,6 +33,19 @@ pub fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, Unreadable> {
     })
 }
 
+/// A field that may be null, which in protobuf's JSON is as if it were not there
+/// (<https://protobuf.dev/programming-guides/json/>).
+///
+/// # Errors
+/// What stands there is neither null nor a `T`.
+pub fn or_default<'de, T, D>(deserializer: D) -> Result<T, D::Error>
+where
+    T: Deserialize<'de> + Default,
+    D: Deserializer<'de>,
+{
+    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
+}
+
 /// A list whose entries are counted against the body's budget. Null is an empty one.
 #[derive(Debug)]
 pub struct Few<T>(pub Vec<T>);

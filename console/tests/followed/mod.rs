@@ -181,7 +181,8 @@ async fn what_will_not_come(stack: &Stack) {
     nonsense.series[0].points[0].ts_ms = i64::from(nonsense.window_ts) * 1_000;
     publish(stack, &nonsense, "demo").await;
     let batch_3 = id(3).to_string();
-    until(stack, &["ledger", &batch_3], |answer| state(answer, "mysql") == "quarantined").await;
+    let aside = until(stack, &["ledger", &batch_3], |answer| concludes(answer, "future")).await;
+    assert_eq!(state(&aside, "dead-letters"), "quarantined");
 }
 
 fn batch(id: BatchId, environment: &str, declarations: Vec<Declaration>) -> Batch {

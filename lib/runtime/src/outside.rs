@@ -100,10 +100,13 @@ pub async fn behind<T: Send + 'static>(
     blocking(work).await
 }
 
-/// How far behind: less than a third of a processor where somebody else wants it, so that whoever
+/// How far behind, in steps of niceness: less than a third of a processor where somebody else wants it, so that whoever
 /// waits for the work gets it still. The kernel's weight of 335 beside 1,024 (`sched(7)`).
 #[cfg(target_os = "linux")]
-const NICENESS: i32 = 5;
+const STEPS: i32 = 5;
+/// The least urgent there is.
+#[cfg(target_os = "linux")]
+const NICENESS_MAX: i32 = 19;
 
 /// On Linux a thread's niceness is its own. It stays: without a privilege nobody gets back, and
 /// threads for blocking work have no hurry.
@@ -116,9 +119,14 @@ fn step_back() {
     thread_local! {
         static IS_BEHIND: Cell<bool> = const { Cell::new(false) };
     }
-    if !IS_BEHIND.replace(true)
-        && let Err(error) = rustix::process::setpriority_process(None, NICENESS)
-    {
+    if IS_BEHIND.replace(true) {
+        return;
+    }
+    // From where the program was started, which may be behind already.
+    let stepped = rustix::process::getpriority_process(None).and_then(|niceness| {
+        rustix::process::setpriority_process(None, (niceness + STEPS).min(NICENESS_MAX))
+    });
+    if let Err(error) = stepped {
         tracing::debug!(%error, "a thread stays where it is");
     }
 }

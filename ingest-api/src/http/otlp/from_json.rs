@@ -18,6 +18,7 @@ struct RequestJson {
 #[derive(Deserialize, Default)]
 #[serde(rename_all = "camelCase", default)]
 struct ResourceMetricsJson {
+    #[serde(deserialize_with = "json::or_default")]
     resource: ResourceJson,
     scope_metrics: Few<ScopeMetricsJson>,
 }
@@ -31,6 +32,7 @@ struct ResourceJson {
 #[derive(Deserialize, Default)]
 #[serde(default)]
 struct ScopeMetricsJson {
+    #[serde(deserialize_with = "json::or_default")]
     scope: ScopeJson,
     metrics: Few<MetricJson>,
 }
@@ -38,13 +40,16 @@ struct ScopeMetricsJson {
 #[derive(Deserialize, Default)]
 #[serde(default)]
 struct ScopeJson {
+    #[serde(deserialize_with = "json::or_default")]
     name: String,
 }
 
 #[derive(Deserialize, Default)]
 #[serde(rename_all = "camelCase", default)]
 struct MetricJson {
+    #[serde(deserialize_with = "json::or_default")]
     name: String,
+    #[serde(deserialize_with = "json::or_default")]
     unit: String,
     gauge: Option<DataJson>,
     sum: Option<DataJson>,
@@ -57,7 +62,9 @@ struct MetricJson {
 #[serde(rename_all = "camelCase", default)]
 struct DataJson {
     data_points: Few<PointJson>,
+    #[serde(deserialize_with = "json::or_default")]
     aggregation_temporality: Integer,
+    #[serde(deserialize_with = "json::or_default")]
     is_monotonic: bool,
 }
 
@@ -65,20 +72,28 @@ struct DataJson {
 #[serde(rename_all = "camelCase", default)]
 struct PointJson {
     attributes: Few<PairJson>,
+    #[serde(deserialize_with = "json::or_default")]
     time_unix_nano: Integer,
+    #[serde(deserialize_with = "json::or_default")]
     flags: Integer,
     as_double: Option<Double>,
     as_int: Option<Integer>,
+    #[serde(deserialize_with = "json::or_default")]
     count: Integer,
     sum: Option<Double>,
     min: Option<Double>,
     max: Option<Double>,
     bucket_counts: Few<Integer>,
     explicit_bounds: Few<Double>,
+    #[serde(deserialize_with = "json::or_default")]
     scale: Integer,
+    #[serde(deserialize_with = "json::or_default")]
     zero_count: Integer,
+    #[serde(deserialize_with = "json::or_default")]
     zero_threshold: Double,
+    #[serde(deserialize_with = "json::or_default")]
     positive: Box<BucketsJson>,
+    #[serde(deserialize_with = "json::or_default")]
     negative: Box<BucketsJson>,
     quantile_values: Few<QuantileJson>,
 }
@@ -86,6 +101,7 @@ struct PointJson {
 #[derive(Deserialize, Default)]
 #[serde(rename_all = "camelCase", default)]
 struct BucketsJson {
+    #[serde(deserialize_with = "json::or_default")]
     offset: Integer,
     bucket_counts: Few<Integer>,
 }
@@ -93,14 +109,18 @@ struct BucketsJson {
 #[derive(Deserialize, Default)]
 #[serde(default)]
 struct QuantileJson {
+    #[serde(deserialize_with = "json::or_default")]
     quantile: Double,
+    #[serde(deserialize_with = "json::or_default")]
     value: Double,
 }
 
 #[derive(Deserialize, Default)]
 #[serde(default)]
 struct PairJson {
+    #[serde(deserialize_with = "json::or_default")]
     key: String,
+    #[serde(deserialize_with = "json::or_default")]
     value: AnyJson,
 }
 

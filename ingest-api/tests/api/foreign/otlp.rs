@@ -110,9 +110,9 @@ async fn json_says_the_same_as_protobuf() {
             {"key": "list", "value": {"arrayValue": {"values": [{"boolValue": true}]}}},
         ]},
         "unknown": {"x": [1]},
-        "scopeMetrics": [{"metrics": [
-            {"name": "a", "gauge": {"dataPoints": [
-                {"timeUnixNano": "1000000000", "asInt": "5"},
+        "scopeMetrics": [{"scope": null, "metrics": [
+            {"name": "a", "unit": null, "sum": null, "gauge": {"isMonotonic": null, "dataPoints": [
+                {"timeUnixNano": "1000000000", "asInt": "5", "flags": null, "positive": null},
                 {"timeUnixNano": 2_000_000_000_u64, "asDouble": 6.5},
             ]}},
             {"name": "b", "sum": {"aggregationTemporality": 2, "isMonotonic": true, "dataPoints": [
