@@ -13,13 +13,16 @@ use crate::SenderOptions;
 const ROLLED_UP_WITHIN: Duration = Duration::from_secs(120);
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 const MINUTE_S: i64 = 60;
+/// A minute is made once it has ended and settled; a long load reaches into the future.
+const SETTLED_AFTER_S: i64 = 90;
 
 /// Waits until the rollups of the load's time say what the points say.
 ///
 /// Panics with the first differences if they never do.
 pub async fn rolled_up(mysql: &MySqlPool, options: &SenderOptions) {
     let first = i64::from(options.first_window_ts);
-    let (from, until) = (first, first + options.windows as i64 * 10);
+    let made = jiff::Timestamp::now().as_second() - SETTLED_AFTER_S;
+    let (from, until) = (first, made.min(first + options.windows as i64 * 10));
     let whole = |at: i64| at.div_euclid(MINUTE_S) * MINUTE_S;
     let by = Instant::now() + ROLLED_UP_WITHIN;
     loop {
