@@ -100,8 +100,9 @@ pub async fn behind<T: Send + 'static>(
     blocking(work).await
 }
 
-/// How far behind, in steps of niceness: less than a third of a processor where somebody else wants it, so that whoever
-/// waits for the work gets it still. The kernel's weight of 335 beside 1,024 (`sched(7)`).
+/// How far behind, in steps of niceness: less than a third of a processor where somebody else wants
+/// it, so that whoever waits for the work gets it still. The kernel's weight of 335 beside 1,024
+/// (`sched(7)`).
 #[cfg(target_os = "linux")]
 const STEPS: i32 = 5;
 /// The least urgent there is.
