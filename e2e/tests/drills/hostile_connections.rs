@@ -38,7 +38,9 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// More patience than by default (10 s, 30 s), so that whoever holds a connection keeps it.
 const PATIENT_API: &str = "[http]\nhead_within = \"2m\"\nfirst_byte_within = \"2m\"\n";
 /// The settings' default, those who are leaving, and those who left and are not counted out yet.
-const PLACES_MAX: f64 = 4_096.0 + 64.0 + 256.0;
+const PLACES_MAX: f64 = PLACES + 64.0 + 256.0;
+/// `connections_max`, as shipped.
+const PLACES: f64 = 4_096.0;
 /// One in so many of the neighbour's connections may be closed as it comes, which every sender
 /// tries again: those who make room need a moment to leave, and more may come within it.
 const CLOSED_PART_MAX: usize = 20;
@@ -231,7 +233,9 @@ async fn besiege(rig: &Rig, crowd: Crowd, way: Way, name: &str) {
     assert!(peak < MEMORY_BYTES_MAX, "{peak} bytes");
     assert!(most <= PLACES_MAX, "{most} connections");
     assert!(most > PLACES_MAX / 2.0, "the crowd was there: {most}");
-    assert!(count("refused") > 0.0 && count("shed") > 0.0);
+    assert!(count("refused") > 0.0, "no address had its part");
+    // Nobody has to make room in a house that is not full.
+    assert!(count("shed") > 0.0 || most < PLACES, "nobody made room");
     assert_eq!(metrics.sum("spillway_ingest_panics_total"), 0.0);
 }
 
