@@ -5,14 +5,14 @@ use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use spillway_testkit::progress::Progress;
+use spillway_testkit::Stack;
 use spillway_testkit::stack::AgentOptions;
-use spillway_testkit::{Stack, StackOptions};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufStream};
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::consumer::BenchError;
 use crate::meter::{Meter, Spent};
+use crate::site::{programs, write_json};
 
 const AGENT: &str = "bench-agent";
 /// Points of batches that have a seq.
@@ -58,13 +58,7 @@ pub async fn run(options: Options) -> Result<(), BenchError> {
     let targets = TcpListener::bind(("0.0.0.0", 0)).await?;
     let port = targets.local_addr()?.port();
     tokio::spawn(serve(targets, options.samples));
-    let stack_options = StackOptions {
-        release: true,
-        keeper: false,
-        progress: Progress::new(|line| println!("{line}")),
-        ..StackOptions::default()
-    };
-    let stack = Stack::start(stack_options).await?;
+    let stack = Stack::start(programs()).await?;
     let mut agent = AgentOptions::new(AGENT, "demo", AGENT);
     agent.toml = settings(options.targets, port);
     stack.spawn_agent(agent).await?;
@@ -79,10 +73,7 @@ pub async fn run(options: Options) -> Result<(), BenchError> {
     let Options { targets, samples, json, .. } = options;
     let report = Report { targets, samples, seconds, points, cpu_percent, spent };
     print(&report);
-    if let Some(path) = json {
-        std::fs::write(path, serde_json::to_vec_pretty(&report)?)?;
-    }
-    Ok(())
+    write_json(json.as_deref(), &report)
 }
 
 fn settings(targets: u8, port: u16) -> String {
@@ -150,7 +141,7 @@ fn print(report: &Report) {
             format!("{:.0}", report.seconds),
             format!("{:.2}", report.cpu_percent),
             format!("{:.2}", agent.cpu_seconds_per_million),
-            format!("{:.1}", agent.peak_mib),
+            agent.peak_mib.to_string(),
         ]);
     }
     println!("{table}");

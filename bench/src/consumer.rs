@@ -19,8 +19,9 @@ use spillway_testkit::{Stack, StackError, StackOptions};
 use sqlx::MySqlConnection;
 use uuid::Uuid;
 
-use crate::process::cpu_seconds;
-use crate::site::{GROUP, PARTITIONS, recreate_schema, recreate_topics, write_settings};
+use crate::process_cpu;
+use crate::site::{GROUP, PARTITIONS, applied_points, recreate_schema, recreate_topics};
+use crate::site::{write_json, write_settings};
 
 /// Series in one batch.
 const SERIES_PER_BATCH: u32 = 100;
@@ -169,10 +170,7 @@ pub async fn run(options: Options) -> Result<(), BenchError> {
         mysqld_cpu_seconds_per_million: mysqld_cpu / millions,
     };
     print(&report);
-    if let Some(path) = &options.json {
-        std::fs::write(path, serde_json::to_vec_pretty(&report)?)?;
-    }
-    Ok(())
+    write_json(options.json.as_deref(), &report)
 }
 
 fn stack_file(options: &Options, started: Option<&Stack>) -> Result<StackFile, BenchError> {
@@ -277,10 +275,8 @@ pub async fn drain(
     let until = Instant::now() + DRAIN_WITHIN;
     let mut first = None;
     loop {
-        let sql = "SELECT CAST(COALESCE(SUM(applied_points), 0) AS UNSIGNED) \
-                   FROM spillway_store.ledger_epochs";
-        let applied: u64 = sqlx::query_scalar(sql).fetch_one(&mut *conn).await?;
-        let cpu = [cpu_seconds(consumer)?, cpu_seconds(mysqld)?];
+        let applied = applied_points(&mut *conn).await?;
+        let cpu = [process_cpu::seconds(consumer)?, process_cpu::seconds(mysqld)?];
         if applied >= points {
             let (began, at, [consumer, mysqld]) = first.unwrap_or((Instant::now(), 0, cpu));
             let spent = [cpu[0] - consumer, cpu[1] - mysqld];

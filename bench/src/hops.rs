@@ -9,11 +9,11 @@ use std::time::{Duration, Instant};
 
 use spillway_e2e::mix::{Mix, S3Door};
 use spillway_e2e::{Sender, SenderOptions};
-use spillway_testkit::progress::Progress;
-use spillway_testkit::{Stack, StackOptions};
+use spillway_testkit::Stack;
 
 use crate::consumer::BenchError;
 use crate::meter::{Meter, Spent};
+use crate::site::{applied_points, programs, write_json};
 
 /// How long the load, and then MySQL, may take.
 const DONE_WITHIN: Duration = Duration::from_secs(900);
@@ -77,13 +77,7 @@ struct Report {
 /// # Errors
 /// A server or program did not do its part.
 pub async fn run(hops: Hops, options: Options) -> Result<(), BenchError> {
-    let stack_options = StackOptions {
-        release: true,
-        keeper: false,
-        progress: Progress::new(|line| println!("{line}")),
-        ..StackOptions::default()
-    };
-    let stack = Stack::start(stack_options.set("recovery-worker", UNBRIDLED_WORKER)).await?;
+    let stack = Stack::start(programs().set("recovery-worker", UNBRIDLED_WORKER)).await?;
     let load = load(hops, &options, &stack)?;
     let batches = (load.hosts * load.windows) as u64;
     let points = load.total_points() as u64;
@@ -112,10 +106,7 @@ pub async fn run(hops: Hops, options: Options) -> Result<(), BenchError> {
     let points_per_second = points as f64 / seconds;
     let report = Report { bench: hops, points, batches, seconds, points_per_second, spent };
     print(&report);
-    if let Some(path) = &options.json {
-        std::fs::write(path, serde_json::to_vec_pretty(&report)?)?;
-    }
-    Ok(())
+    write_json(options.json.as_deref(), &report)
 }
 
 fn load(hops: Hops, options: &Options, stack: &Stack) -> Result<SenderOptions, BenchError> {
@@ -165,10 +156,8 @@ async fn sent(load: SenderOptions) -> Result<(), BenchError> {
 async fn applied(stack: &Stack, points: u64) -> Result<(), BenchError> {
     let mysql = stack.mysql("s0")?;
     let until = Instant::now() + DONE_WITHIN;
-    let sql = "SELECT CAST(COALESCE(SUM(applied_points), 0) AS UNSIGNED) \
-               FROM spillway_store.ledger_epochs";
     loop {
-        let applied: u64 = sqlx::query_scalar(sql).fetch_one(&mysql).await?;
+        let applied = applied_points(&mysql).await?;
         if applied >= points {
             return Ok(());
         }
@@ -191,7 +180,7 @@ fn print(report: &Report) {
             spent.process.clone(),
             format!("{:.2}", spent.cpu_seconds),
             format!("{:.2}", spent.cpu_seconds_per_million),
-            format!("{:.0}", spent.peak_mib),
+            spent.peak_mib.to_string(),
         ]);
     }
     println!("{table}");

@@ -7,5 +7,5 @@ pub mod hops;
 pub mod rollups;
 
 mod meter;
-mod process;
+mod process_cpu;
 mod site;

@@ -12,7 +12,8 @@ use std::time::{Duration, Instant};
 use sqlx::MySqlConnection;
 
 use crate::consumer::{self, BenchError, Prepared, drain, start};
-use crate::process::cpu_seconds;
+use crate::process_cpu;
+use crate::site::write_json;
 
 /// How often progress is read.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
@@ -69,14 +70,14 @@ pub async fn run(options: Options) -> Result<(), BenchError> {
         keeper = Some(programs.keeper(&prepared, &options)?);
     }
     let mut began = Instant::now();
-    let mut before = cpu_seconds(prepared.mysqld)?;
+    let mut before = process_cpu::seconds(prepared.mysqld)?;
     programs.0.push(prepared.consumer(&options.load)?);
     let consumer = programs.0.last().map_or(0, Child::id);
     let pids = [consumer, prepared.mysqld];
     let (stored_s, stored, _) = drain(&mut prepared.conn, pids, prepared.points).await?;
     if !options.beside {
         began = Instant::now();
-        before = cpu_seconds(prepared.mysqld)?;
+        before = process_cpu::seconds(prepared.mysqld)?;
     }
     let keeper = match keeper {
         Some(keeper) => keeper,
@@ -85,7 +86,7 @@ pub async fn run(options: Options) -> Result<(), BenchError> {
     let rolled = roll(&mut prepared.conn, until).await?;
     let seconds = began.elapsed().as_secs_f64();
     let millions = rolled.points as f64 / 1e6;
-    let mysqld = cpu_seconds(prepared.mysqld)? - before;
+    let mysqld = process_cpu::seconds(prepared.mysqld)? - before;
     let report = Report {
         beside_the_consumer: options.beside,
         rest_max: options.rest_max.unwrap_or_else(|| "as shipped".to_owned()),
@@ -95,14 +96,11 @@ pub async fn run(options: Options) -> Result<(), BenchError> {
         seconds,
         points_per_second: rolled.points as f64 / seconds,
         marks_per_second: rolled.marks as f64 / seconds,
-        keeper_cpu_seconds_per_million: cpu_seconds(keeper)? / millions,
+        keeper_cpu_seconds_per_million: process_cpu::seconds(keeper)? / millions,
         mysqld_cpu_seconds_per_million: mysqld / millions,
     };
     print(&report);
-    if let Some(path) = &options.load.json {
-        std::fs::write(path, serde_json::to_vec_pretty(&report)?)?;
-    }
-    Ok(())
+    write_json(options.load.json.as_deref(), &report)
 }
 
 /// Killed when dropped.

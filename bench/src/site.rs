@@ -1,4 +1,4 @@
-//! What a benchmark of the consumer needs around it: empty topics, an empty schema, settings.
+//! What benchmarks need around them: a stack, empty topics, an empty schema, settings, their result.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -8,8 +8,10 @@ use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use spillway_consumer::migrations::{Options, migrate};
 use spillway_proto::kafka_record::{Lane, TOPIC_DEAD_LETTERS};
+use spillway_testkit::StackOptions;
+use spillway_testkit::progress::Progress;
 use sqlx::mysql::{MySqlConnectOptions, MySqlSslMode};
-use sqlx::{ConnectOptions as _, MySqlConnection};
+use sqlx::{ConnectOptions as _, MySqlConnection, MySqlExecutor};
 
 use crate::consumer::BenchError;
 
@@ -19,6 +21,27 @@ pub const PARTITIONS: u16 = 64;
 pub const GROUP: u16 = 4;
 /// How long Kafka may take to make topics.
 const TOPICS_WITHIN: Duration = Duration::from_secs(30);
+
+/// All programs as they are shipped, but for the keeper, which works in the background.
+pub fn programs() -> StackOptions {
+    let progress = Progress::new(|line| println!("{line}"));
+    StackOptions { release: true, keeper: false, progress, ..StackOptions::default() }
+}
+
+/// Points that a shard has applied, by its own books.
+pub async fn applied_points<'c>(shard: impl MySqlExecutor<'c>) -> Result<u64, sqlx::Error> {
+    let sql = "SELECT CAST(COALESCE(SUM(applied_points), 0) AS UNSIGNED) \
+               FROM spillway_store.ledger_epochs";
+    sqlx::query_scalar(sql).fetch_one(shard).await
+}
+
+/// Writes what was measured, if somebody asked for it.
+pub fn write_json(path: Option<&Path>, report: &impl serde::Serialize) -> Result<(), BenchError> {
+    if let Some(path) = path {
+        std::fs::write(path, serde_json::to_vec_pretty(report)?)?;
+    }
+    Ok(())
+}
 
 /// Topics as production has them, empty.
 pub async fn recreate_topics(kafka: &str) -> Result<(), BenchError> {

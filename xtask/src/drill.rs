@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use spillway_testkit::{StackError, binaries, stack};
+use spillway_testkit::{StackError, binaries, errand, stack};
 
 mod previous;
 mod simulate;
@@ -21,7 +21,8 @@ pub enum Drill {
     /// Every hop's program killed, and the agent's disk failed, at the 1st, 2nd, 3rd … system
     /// call of each kind (about 5 minutes; needs strace)
     CrashPoints,
-    /// Hostile requests, contents and objects under a memory limit (about 6 minutes)
+    /// Hostile requests, contents, objects and connections under a memory limit, and what a flood
+    /// does to neighbours (about a quarter of an hour)
     Hostile,
     /// The version before this one beside it, in any mixture (two minutes, and five to build it)
     Previous(PreviousArgs),
@@ -89,12 +90,15 @@ fn drills(args: &[&str], variables: Variables<'_>) -> Result<(), StackError> {
     command.args(["test", "--package", "spillway-e2e", "--features", "drills", "--test", "drills"]);
     command.arg("--").args(args);
     command.envs(variables.iter().map(|(name, value)| (name, value)));
-    let status = spillway_testkit::errand::status(command);
-    let status = status.map_err(StackError::io("running the drills"))?;
+    ends_well(command, "the drills")
+}
+
+fn ends_well(command: Command, what: &str) -> Result<(), StackError> {
+    let status = errand::status(command).map_err(StackError::io(what))?;
     if status.success() {
         return Ok(());
     }
-    Err(StackError::Refused { what: format!("the drills ended with {status}") })
+    Err(StackError::Refused { what: format!("{what} ended with {status}") })
 }
 
 /// Runs the oracle, with programs from a folder or as the stack builds them.
@@ -106,12 +110,7 @@ fn oracle(command: &str, args: &[String], programs: Option<&Path>) -> Result<(),
     if let Some(programs) = programs {
         run.env("SPILLWAY_BINARIES", programs);
     }
-    let status = spillway_testkit::errand::status(run);
-    let status = status.map_err(StackError::io("running the oracle"))?;
-    if status.success() {
-        return Ok(());
-    }
-    Err(StackError::Refused { what: format!("the oracle ended with {status}") })
+    ends_well(run, "the oracle")
 }
 
 /// Builds the programs with their mutants, and keeps them apart: what the next stack builds has
@@ -123,21 +122,23 @@ fn mutated_programs() -> Result<PathBuf, StackError> {
         build.args(["--package", package]);
     }
     build.args(["--features", &MUTATED.join(",")]);
-    let status = spillway_testkit::errand::status(build);
-    let status = status.map_err(StackError::io("building the mutants"))?;
-    if !status.success() {
-        return Err(StackError::Refused { what: "the mutants could not be built".into() });
-    }
-    let (from, to) = (binaries::target_dir().join("debug"), binaries::target_dir().join("mutants"));
+    ends_well(build, "building the mutants")?;
+    let to = binaries::target_dir().join("mutants");
+    keep_programs(&to)?;
+    Ok(to)
+}
+
+/// Copies what cargo has just built: its next build puts other programs there.
+fn keep_programs(to: &Path) -> Result<(), StackError> {
+    let from = binaries::target_dir().join("debug");
     let keep = || {
-        std::fs::create_dir_all(&to)?;
+        std::fs::create_dir_all(to)?;
         for (_, binary) in stack::PACKAGES {
             std::fs::copy(from.join(binary), to.join(binary))?;
         }
         Ok(())
     };
-    keep().map_err(StackError::io("keeping the mutants"))?;
-    Ok(to)
+    keep().map_err(StackError::io("keeping the programs"))
 }
 
 /// Programs that can be wrong on purpose, and crash points to die at meanwhile.

@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::time::Duration;
 
+use spillway_proto::kafka_record::Lane;
 use spillway_testkit::StackError;
 use spillway_testkit::proxy::Mode;
 use spillway_testkit::stack::{End, Stack};
@@ -82,10 +83,10 @@ pub async fn lose_leader(stack: &Stack, trial: &Trial) -> Result<(), StackError>
         .map(|batch| &batch.recipe)
         .ok_or_else(|| StackError::Refused { what: "nothing was accepted".to_owned() })?;
     let (environment, host) = (recipe.environment.clone(), recipe.host.clone());
-    let (brokers, home) = (stack.file().kafka, (environment.clone(), host.clone()));
-    let asked = tokio::task::spawn_blocking(move || log::leader_of(&brokers, &home.0, &home.1));
-    let leader = asked.await.map_err(|error| StackError::Refused { what: error.to_string() })?;
-    let leader = leader.map_err(|error| StackError::Refused { what: error.to_string() })?;
+    let partition = log::partition_of(&environment, &host);
+    let place = log::place(&stack.file().kafka, Lane::Live.topic(), partition).await;
+    let (leader, _) = place
+        .ok_or_else(|| StackError::Refused { what: "a partition has no leader".to_owned() })?;
     let followers = (0..BROKERS).filter(|broker| *broker != leader);
     let followers: Vec<String> = followers.map(|broker| format!("kafka-{broker}")).collect();
     let leader = format!("kafka-{leader}");

@@ -7,13 +7,13 @@ use std::time::{Duration, Instant};
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _};
 use rdkafka::error::KafkaError;
 use rdkafka::message::{BorrowedMessage, Message as _};
-use rdkafka::types::RDKafkaErrorCode;
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use spillway_proto::BatchId;
 use spillway_proto::batch_id::BATCH_ID_BYTES;
 use spillway_proto::frame;
 use spillway_proto::kafka_record::{CONSUMER_GROUP, Lane, TOPIC_DEAD_LETTERS};
 use spillway_proto::partition::Partitioning;
+use spillway_testkit::stack::{PARTITION_GROUP, PARTITIONS};
 
 const ASK_DEADLINE: Duration = Duration::from_secs(10);
 /// All records of a run; millions of points are some ten thousand records.
@@ -22,9 +22,6 @@ const POLL: Duration = Duration::from_millis(500);
 
 /// A partition of one of the two topics.
 pub type Partition = (Lane, u16);
-/// Partitions of one group, as stacks have them.
-const GROUP: u16 = 4;
-
 /// Where a record lies.
 pub type Place = (Lane, u16, i64);
 
@@ -103,21 +100,24 @@ pub fn ends(brokers: &str) -> Result<BTreeMap<Partition, (i64, i64)>, KafkaError
     ends_with(&consumer(brokers)?)
 }
 
-/// The broker that leads the partition of a host's live batches. Blocks.
-///
-/// # Errors
-/// Kafka does not answer, or knows no such partition.
-pub fn leader_of(brokers: &str, environment: &str, host: &str) -> Result<i32, KafkaError> {
-    let unknown = KafkaError::MetadataFetch(RDKafkaErrorCode::UnknownPartition);
-    let metadata = consumer(brokers)?.fetch_metadata(Some(Lane::Live.topic()), ASK_DEADLINE)?;
-    let Some(topic) = metadata.topics().first() else { return Err(unknown) };
-    let count = u16::try_from(topic.partitions().len()).ok();
-    let Some(partitioning) = count.and_then(|count| Partitioning::new(count, GROUP)) else {
-        return Err(unknown);
+/// Where live batches of a host go, in a stack of our own.
+#[must_use]
+pub fn partition_of(environment: &str, host: &str) -> i32 {
+    let partitioning = Partitioning::new(PARTITIONS, PARTITION_GROUP).expect("the stack's own");
+    i32::from(partitioning.partition_of(environment, host))
+}
+
+/// Leader and in-sync replicas of one partition, as the cluster sees them now; `None` while it
+/// does not say.
+pub async fn place(brokers: &str, topic: &'static str, partition: i32) -> Option<(i32, Vec<i32>)> {
+    let brokers = brokers.to_owned();
+    let ask = move || {
+        let metadata = consumer(&brokers).ok()?.fetch_metadata(Some(topic), ASK_DEADLINE).ok()?;
+        let topic = metadata.topics().first()?;
+        let found = topic.partitions().iter().find(|found| found.id() == partition)?;
+        Some((found.leader(), found.isr().to_vec()))
     };
-    let partition = i32::from(partitioning.partition_of(environment, host));
-    let found = topic.partitions().iter().find(|found| found.id() == partition);
-    found.map(|found| found.leader()).ok_or(unknown)
+    tokio::task::spawn_blocking(ask).await.expect("asking does not panic")
 }
 
 /// Commits the log's end for the consumers' group, which must have no members. Blocks.

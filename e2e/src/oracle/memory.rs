@@ -67,7 +67,8 @@ fn cap_of(name: &str) -> Option<u64> {
 }
 
 /// The peak since the process began: looking now and then misses nothing.
-fn peak_mib(pid: i32) -> Option<u64> {
+#[must_use]
+pub fn peak_mib(pid: i32) -> Option<u64> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
     let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;

@@ -4,7 +4,9 @@
 use std::path::Path;
 use std::process::Command;
 
-use spillway_testkit::{StackError, binaries, errand, stack};
+use spillway_testkit::{StackError, binaries, stack};
+
+use super::{ends_well, keep_programs, with_programs};
 
 #[derive(Debug, clap::Args)]
 pub struct PreviousArgs {
@@ -24,7 +26,7 @@ pub fn run(args: &PreviousArgs) -> Result<(), StackError> {
         build(&args.commit, &source, &programs)?;
     }
     let named = [("SPILLWAY_PREVIOUS", programs.to_string_lossy().into_owned())];
-    super::with_programs(&["the_version_before_runs_beside", "--include-ignored"], &named)
+    with_programs(&["the_version_before_runs_beside", "--include-ignored"], &named)
 }
 
 fn build(commit: &str, source: &Path, programs: &Path) -> Result<(), StackError> {
@@ -44,21 +46,8 @@ fn build(commit: &str, source: &Path, programs: &Path) -> Result<(), StackError>
         cargo.args(["--package", package]);
     }
     ends_well(cargo, "cargo build")?;
-    let keep = || -> std::io::Result<()> {
-        let (half, built) = (programs.with_extension("half"), binaries::target_dir().join("debug"));
-        std::fs::create_dir_all(&half)?;
-        for (_, binary) in stack::PACKAGES {
-            std::fs::copy(built.join(binary), half.join(binary))?;
-        }
-        std::fs::rename(&half, programs)
-    };
-    keep().map_err(StackError::io("keeping the programs"))
-}
-
-fn ends_well(command: Command, what: &str) -> Result<(), StackError> {
-    let status = errand::status(command).map_err(StackError::io("building the version before"))?;
-    if status.success() {
-        return Ok(());
-    }
-    Err(StackError::Refused { what: format!("{what} ended with {status}") })
+    // By its own name only once it is whole.
+    let half = programs.with_extension("half");
+    keep_programs(&half)?;
+    std::fs::rename(&half, programs).map_err(StackError::io("keeping the programs"))
 }

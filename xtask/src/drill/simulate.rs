@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use spillway_testkit::{StackError, binaries, errand};
+use spillway_testkit::{StackError, binaries};
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = TIMES)]
@@ -39,9 +39,5 @@ pub fn run(args: &SimulateArgs) -> Result<(), StackError> {
         }
     };
     command.args(Some("--mutants").filter(|_| args.mutants));
-    let status = errand::status(command).map_err(StackError::io("running the simulation"))?;
-    if status.success() {
-        return Ok(());
-    }
-    Err(StackError::Refused { what: format!("the simulation ended with {status}") })
+    super::ends_well(command, "the simulation")
 }

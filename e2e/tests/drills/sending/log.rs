@@ -7,13 +7,11 @@ use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, ConfigSource, Resou
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::{ClientConfig, Message as _, Offset, TopicPartitionList};
+pub use spillway_e2e::oracle::log::{partition_of, place};
 use spillway_proto::BatchId;
-use spillway_proto::partition::Partitioning;
 
 /// A busy machine's broker may take its time; more is a failure.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// One look at the cluster's metadata.
-const LOOK: Duration = Duration::from_secs(10);
 
 /// A record's place and the batch it carries.
 #[derive(Clone, Copy, Debug)]
@@ -30,25 +28,6 @@ fn client(kafka: &str) -> BaseConsumer {
         .set("enable.auto.commit", "false")
         .create()
         .expect("a consumer")
-}
-
-/// Where batches of a host go.
-pub fn partition_of(environment: &str, host: &str) -> i32 {
-    let partitioning = Partitioning::new(64, 4).expect("the stack's partitions");
-    i32::from(partitioning.partition_of(environment, host))
-}
-
-/// Leader and in-sync replicas of one partition, as the cluster sees them now; `None` while it
-/// does not say.
-pub async fn place(kafka: &str, topic: &'static str, partition: i32) -> Option<(i32, Vec<i32>)> {
-    let kafka = kafka.to_owned();
-    let ask = move || {
-        let metadata = client(&kafka).fetch_metadata(Some(topic), LOOK).ok()?;
-        let topic = metadata.topics().first()?;
-        let found = topic.partitions().iter().find(|found| found.id() == partition)?;
-        Some((found.leader(), found.isr().to_vec()))
-    };
-    tokio::task::spawn_blocking(ask).await.expect("asking does not panic")
 }
 
 /// Every record of a topic, partition by partition, in order.
