@@ -1,4 +1,5 @@
-//! What benchmarks need around them: a stack, empty topics, an empty schema, settings, their result.
+//! What benchmarks need around them: a stack, empty topics, an empty schema, settings, their
+//! result.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
