@@ -7,6 +7,7 @@ use spillway_testkit::{StackError, binaries, s3_server, stack};
 
 use crate::check::CheckFailed;
 use crate::generate::GenerateError;
+use crate::policy::advisories::{self, AdvisoryError};
 use crate::signals::Signals;
 use crate::{bench, check, demo, drill, generate, tests_run, up};
 
@@ -37,6 +38,8 @@ enum Command {
     Tidy,
     /// Writes the files that the settings code generates
     Generate,
+    /// Writes the list of advisories that `check` reads, from a checkout of RustSec's database
+    Advisories { dir: PathBuf },
     /// Serves the local S3 (started by a stack)
     #[command(hide = true)]
     S3Serve { config: PathBuf },
@@ -58,6 +61,8 @@ pub enum CommandError {
     Check(#[from] CheckFailed),
     #[error(transparent)]
     Generate(#[from] GenerateError),
+    #[error(transparent)]
+    Advisories(#[from] AdvisoryError),
 }
 
 pub async fn run(cli: Cli) -> Result<(), CommandError> {
@@ -79,6 +84,9 @@ pub async fn run(cli: Cli) -> Result<(), CommandError> {
         Command::Check => check::run(&root)?,
         Command::Tidy => check::run_tidy(&root)?,
         Command::Generate => println!("{} files written", generate::run(&root)?),
+        Command::Advisories { dir } => {
+            println!("{} advisories listed", advisories::import::run(&root, &dir)?);
+        }
         Command::S3Serve { config } => s3_server::serve(&config).await?,
         Command::StackExec { dir, name } => return Err(stack::exec(&dir, &name).into()),
     }

@@ -173,18 +173,9 @@ pub fn check(root: &Path) -> Result<Vec<String>, PolicyError> {
     let tree = String::from_utf8_lossy(&tree);
     let built = tree.lines().filter_map(|line| line.split(' ').next()).collect();
     let mut findings = judge(&metadata, &built);
-    findings.extend(advised(root)?);
-    Ok(findings)
-}
-
-/// Nobody is made to have the database; that it was not there is said.
-fn advised(root: &Path) -> Result<Vec<String>, PolicyError> {
-    let Some(database) = std::env::var_os(advisories::DATABASE) else {
-        println!("   advisories: NOT checked, {} names no database", advisories::DATABASE);
-        return Ok(Vec::new());
-    };
-    let (read, findings) = advisories::check(root, Path::new(&database))?;
-    println!("   advisories: {read} of RustSec held against Cargo.lock");
+    let advised = advisories::check(root)?;
+    println!("   {} advisories, as of {}", advised.known, advised.date);
+    findings.extend(advised.findings);
     Ok(findings)
 }
 
