@@ -96,6 +96,8 @@ fn where_an_environment_lives_is_known_while_everything_is_down() {
 fn an_environment_is_paused_and_admitted_in_the_file_that_the_api_reads() {
     let site = offline();
     assert_eq!(site.ok("ingest show")["share"], 1.0);
+    site.ok("token create --environment acme --yes");
+    assert!(site.refused("ingest pause amce --yes", 64).contains("it has acme"));
     site.run("ingest pause acme --yes");
     site.run("ingest admit --share 0.25 --yes");
     let file: toml::Table = site.read("admission.toml").parse().unwrap();

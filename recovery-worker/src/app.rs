@@ -8,10 +8,11 @@ use spillway_publisher::{LogGate, Publisher};
 use spillway_runtime::backoff::Backoff;
 use spillway_runtime::program::{Context, Drained, Misconfigured, RunError};
 use spillway_runtime::tokens::TokenFile;
+use tokio::sync::Semaphore;
 
 use crate::bucket::Bucket;
 use crate::drain::{Drain, Probes};
-use crate::journey::Parts;
+use crate::journey::{OPENED_AT_ONCE_MAX, Parts};
 use crate::metrics::Metrics;
 use crate::pace::Pace;
 use crate::private_keys::KeyFolder;
@@ -45,6 +46,7 @@ pub async fn run(settings: RecoverySettings, context: Context) -> Result<Drained
         way,
         pace: Arc::new(Pace::new(drain.bytes_per_second.get())),
         metrics: context.metrics.register(Metrics::register),
+        opening: Arc::new(Semaphore::new(OPENED_AT_ONCE_MAX)),
         log: Arc::new(LogGate::default()),
         patience: settings.unseal.patience.get(),
     };

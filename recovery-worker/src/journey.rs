@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use spillway_publisher::LogGate;
 use spillway_runtime::outside;
 use spillway_runtime::tokens::TokenFile;
+use tokio::sync::Semaphore;
 
 use crate::bucket::{Bucket, Listed};
 use crate::bucket_error::BucketError;
@@ -23,6 +24,9 @@ use crate::republish::{Published, RepublishError, Way, republish};
 use crate::retire;
 use crate::unseal::{Opened, Unfit, entitle, unseal};
 
+/// Objects that are opened and judged at once; each keeps a processor busy, and a decoder in memory.
+pub const OPENED_AT_ONCE_MAX: usize = 4;
+
 /// What every journey needs; clones share it.
 #[derive(Clone)]
 pub struct Parts {
@@ -32,6 +36,8 @@ pub struct Parts {
     pub way: Way,
     pub pace: Arc<Pace>,
     pub metrics: Metrics,
+    /// See [`OPENED_AT_ONCE_MAX`].
+    pub opening: Arc<Semaphore>,
     /// Forged objects can come by the thousand.
     pub log: Arc<LogGate>,
     /// How old an object must be before an unknown token or key is held against it.
@@ -141,6 +147,7 @@ async fn open(
     let tokens = parts.tokens.current().map_err(|_| Postponed::NoTokens)?;
     let arrived = Timestamp::from_millisecond(object.modified_ms).unwrap_or(Timestamp::MIN);
     let (keys, key, bytes) = (parts.keys.clone(), object.key.clone(), bytes.clone());
+    let _place = parts.opening.acquire().await.map_err(|_| Postponed::Ended)?;
     let judge = move || {
         let mut plain = unseal(&bytes, &key, &keys.current());
         if let Err(Unfit::UnknownKey(_)) = plain

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use spillway_proto::limits::SEALED_OBJECT_BYTES_MAX;
 use spillway_publisher::{KafkaSettings, TopicsSettings};
 use spillway_runtime::settings::{
     AdminSettings, Dur, LogSettings, Problem, Process, Secret, Settings, ShutdownSettings, Size,
@@ -13,8 +14,8 @@ use spillway_runtime::settings::{
 const ADMIN_PORT: u16 = 8483;
 /// Where this machine's name stands on Linux.
 const HOSTNAME_FILE: &str = "/proc/sys/kernel/hostname";
-/// Objects in flight beyond this need more memory than anyone means to give.
-const OBJECTS_IN_FLIGHT_MAX: u32 = 64;
+/// More requests to S3 at once than one worker has use for.
+const OBJECTS_IN_FLIGHT_MAX: u32 = 1_024;
 
 /// Settings of the recovery worker.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
@@ -106,8 +107,12 @@ pub struct DrainSettings {
     pub hold: Dur,
     /// Objects are read at most this fast, so that live traffic keeps its share.
     pub bytes_per_second: Size,
-    /// Objects that are read and published at the same time.
+    /// Objects that are read and published at the same time. Each takes five requests to S3, one
+    /// after the other, so this over the time they take is how many objects a second are drained.
     pub objects_in_flight: u32,
+    /// Bytes of objects that are read and published at the same time; they are held twice, as
+    /// they came and opened.
+    pub bytes_in_flight: Size,
     /// Objects that are published and wait until consumers have stored them; at this number no
     /// further ones are read.
     pub objects_awaiting_max: u32,
@@ -175,7 +180,8 @@ impl Default for DrainSettings {
             claim_life: Dur::from_mins(5),
             hold: Dur::from_secs(60),
             bytes_per_second: Size::mib(16),
-            objects_in_flight: 4,
+            objects_in_flight: 64,
+            bytes_in_flight: Size::mib(64),
             objects_awaiting_max: 10_000,
             lag_records_max: 20_000,
             publish_timeout: Dur::from_secs(60),
@@ -249,7 +255,10 @@ impl DrainSettings {
             wrong("bytes_per_second", "must be at least 64 KiB");
         }
         if !(1..=OBJECTS_IN_FLIGHT_MAX).contains(&self.objects_in_flight) {
-            wrong("objects_in_flight", "must be between 1 and 64");
+            wrong("objects_in_flight", "must be between 1 and 1024");
+        }
+        if self.bytes_in_flight.get() < SEALED_OBJECT_BYTES_MAX as u64 {
+            wrong("bytes_in_flight", "must be at least 16 MiB, the largest object");
         }
         if self.objects_awaiting_max == 0 {
             wrong("objects_awaiting_max", "must be at least 1");

@@ -17,7 +17,7 @@ use spillway_proto::verdict::BatchesAnswer;
 use spillway_publisher::{LogGate, Publisher};
 use spillway_recovery_worker::bucket::Bucket as WorkerBucket;
 use spillway_recovery_worker::drain::{Drain, Probes};
-use spillway_recovery_worker::journey::Parts;
+use spillway_recovery_worker::journey::{OPENED_AT_ONCE_MAX, Parts};
 use spillway_recovery_worker::metrics::Metrics as WorkerMetrics;
 use spillway_recovery_worker::pace::Pace;
 use spillway_recovery_worker::private_keys::KeyFolder;
@@ -28,7 +28,7 @@ use spillway_runtime::program::Context;
 use spillway_runtime::settings::{Dur, Size};
 use spillway_runtime::shutdown::Shutdown;
 use spillway_runtime::tokens::{TokenFile, Tokens};
-use tokio::sync::oneshot;
+use tokio::sync::{Semaphore, oneshot};
 use tokio::task::{JoinHandle, JoinSet};
 
 use crate::broker::{Broker, Producer};
@@ -198,6 +198,7 @@ impl Worker {
             way: Way { publisher, partitioning: partitioning(), timeout },
             pace: Arc::new(Pace::new(settings.bytes_per_second.get())),
             metrics: metrics.clone(),
+            opening: Arc::new(Semaphore::new(OPENED_AT_ONCE_MAX)),
             log: Arc::new(LogGate::default()),
             patience: std::time::Duration::from_secs(5),
         };
@@ -240,6 +241,7 @@ fn drain_settings(owner: &str) -> DrainSettings {
         hold: if chance::percent(50) { Dur::from_millis(100) } else { Dur::from_secs(3) },
         bytes_per_second: Size::mib(1),
         objects_in_flight: 3,
+        bytes_in_flight: Size::mib(16),
         objects_awaiting_max: 20,
         lag_records_max: 100,
         publish_timeout: Dur::from_secs(10),

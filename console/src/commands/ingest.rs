@@ -1,11 +1,13 @@
 //! `spillway ingest admit|pause|show`: admission.toml, which every API server reads again within a
 //! second of its change. Who is not admitted gets 503 with Retry-After and keeps its data.
 
+use std::collections::BTreeSet;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use spillway_proto::frame::is_environment_name;
 use spillway_runtime::admission::Rules;
+use spillway_runtime::tokens::Tokens;
 
 use crate::answer::{Answer, Verdict};
 use crate::cli::{Admit, Ingest};
@@ -68,7 +70,7 @@ pub fn run(desk: &Desk, command: Ingest) -> Result<Answer, Failure> {
         Ingest::Show => Ok(told(&rules)),
         Ingest::Pause { environment } => {
             let mut new = rules.clone();
-            new.paused.insert(known(&environment)?);
+            new.paused.insert(with_senders(&environment, &desk.settings.tokens_file)?);
             change(desk, "ingest pause", &rules, &new)
         }
         Ingest::Admit(admit) => {
@@ -100,6 +102,19 @@ fn known(environment: &str) -> Result<String, UsageError> {
         true => Ok(environment.to_owned()),
         false => Err(UsageError(format!("{environment:?} can't be an environment's name"))),
     }
+}
+
+/// A mistyped name would pause nobody while someone counts on it.
+fn with_senders(environment: &str, tokens_file: &Path) -> Result<String, Failure> {
+    let environment = known(environment)?;
+    let tokens = Tokens::load(tokens_file)?;
+    let named: BTreeSet<&str> = tokens.iter().map(|token| token.environment.as_str()).collect();
+    if named.contains(environment.as_str()) {
+        return Ok(environment);
+    }
+    let named = named.into_iter().collect::<Vec<_>>().join(", ");
+    let file = tokens_file.display();
+    Err(UsageError(format!("no token of {file} is of {environment:?}; it has {named}")).into())
 }
 
 fn change(desk: &Desk, action: &'static str, old: &Rules, new: &Rules) -> Result<Answer, Failure> {

@@ -18,7 +18,7 @@ use spillway_publisher::{KafkaSettings, LogGate, Publisher};
 use spillway_recovery_worker::bucket::{Bucket, Condition};
 use spillway_recovery_worker::bucket_error::BucketError;
 use spillway_recovery_worker::drain::{Drain, Probes};
-use spillway_recovery_worker::journey::Parts;
+use spillway_recovery_worker::journey::{OPENED_AT_ONCE_MAX, Parts};
 use spillway_recovery_worker::metrics::Metrics;
 use spillway_recovery_worker::pace::Pace;
 use spillway_recovery_worker::private_keys::KeyFolder;
@@ -30,7 +30,7 @@ use spillway_runtime::settings::{Dur, Secret};
 use spillway_runtime::shutdown::Shutdown;
 use spillway_runtime::tokens::{self, Token, TokenFile};
 use tempfile::TempDir;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 
 use kafka::Kafka;
@@ -163,6 +163,7 @@ impl Rig {
             },
             pace: Arc::new(Pace::new(settings.bytes_per_second.get())),
             metrics: metrics.clone(),
+            opening: Arc::new(Semaphore::new(OPENED_AT_ONCE_MAX)),
             log: Arc::new(LogGate::default()),
             patience: Duration::ZERO,
         };
