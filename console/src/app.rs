@@ -52,7 +52,7 @@ pub fn run() -> ExitCode {
     let options = Options { typed: typed(std::env::args().skip(1)), ..cli.options };
     let desk = Desk { settings: loaded, options };
     match cli.command {
-        Command::Config(Config::Show) => print(settings::show(&desk.settings).trim_end()),
+        Command::Config(Config::Show) => print(shown(&desk).trim_end()),
         Command::Config(_) => print("the settings are sound"),
         Command::Status(Status::Serve) => {
             let (mut settings, path) = (desk.settings, desk.options.config);
@@ -63,6 +63,16 @@ pub fn run() -> ExitCode {
             program::run_to_end(env!("CARGO_PKG_VERSION"), settings, path, status::serve::run)
         }
         command => run_command(&desk, command),
+    }
+}
+
+/// The effective settings in the form that was asked for.
+fn shown(desk: &Desk) -> String {
+    let text = settings::show(&desk.settings);
+    match desk.options.output {
+        Output::Table => text,
+        Output::Json => toml::from_str::<serde_json::Value>(&text)
+            .map_or(text, |settings| format!("{settings:#}")),
     }
 }
 

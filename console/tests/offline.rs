@@ -95,6 +95,8 @@ fn where_an_environment_lives_is_known_while_everything_is_down() {
 #[test]
 fn an_environment_is_paused_and_admitted_in_the_file_that_the_api_reads() {
     let site = offline();
+    let settings = site.ok("config show");
+    assert!(settings["admission_file"].as_str().unwrap().ends_with("admission.toml"));
     assert_eq!(site.ok("ingest show")["share"], 1.0);
     site.ok("token create --environment acme --yes");
     assert!(site.refused("ingest pause amce --yes", 64).contains("it has acme"));
