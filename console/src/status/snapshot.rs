@@ -116,8 +116,8 @@ impl Snapshot {
 
     /// The verdict in words. They name no customer: the public page says the same.
     pub fn headline(&self) -> String {
-        let down = self.titles(Condition::Down);
-        let impaired = self.titles(Condition::Degraded);
+        let down = self.which_are(Condition::Down);
+        let impaired = self.which_are(Condition::Degraded);
         match self.verdict() {
             _ if self.is_unknown() => "Nothing is known yet".to_owned(),
             Verdict::Ok if self.environments.is_empty() => {
@@ -128,14 +128,14 @@ impl Snapshot {
             Verdict::Critical if down.is_empty() => {
                 "A part can’t be reached; data is kept and delayed".to_owned()
             }
-            Verdict::Critical => format!("{down} is down; data is kept and delayed"),
+            Verdict::Critical => format!("{down} down; data is kept and delayed"),
             Verdict::Warning if self.is_delayed() => {
                 "Delayed: some data is still on its way".to_owned()
             }
             Verdict::Warning if impaired.is_empty() => {
                 "Data arrives; not all can be seen".to_owned()
             }
-            Verdict::Warning => format!("Data arrives; {impaired} is impaired"),
+            Verdict::Warning => format!("Data arrives; {impaired} impaired"),
         }
     }
 
@@ -196,9 +196,15 @@ impl Snapshot {
         self.components.iter().map(|one| one.condition).max().unwrap_or_default()
     }
 
-    fn titles(&self, condition: Condition) -> String {
+    /// "Kafka is", "Ingest API and Keeper are"; empty if none is in this condition.
+    fn which_are(&self, condition: Condition) -> String {
         let them = self.components.iter().filter(|one| one.condition == condition);
-        them.map(|one| one.part.title()).collect::<Vec<_>>().join(", ")
+        let titles: Vec<_> = them.map(|one| one.part.title()).collect();
+        match titles.as_slice() {
+            [] => String::new(),
+            [one] => format!("{one} is"),
+            [others @ .., last] => format!("{} and {last} are", others.join(", ")),
+        }
     }
 
     pub fn to_answer(&self) -> Answer {
@@ -285,6 +291,11 @@ mod tests {
         snapshot.components.push(down);
         assert_eq!(snapshot.verdict(), Verdict::Critical);
         assert_eq!(snapshot.headline(), "Kafka is down; data is kept and delayed");
+        for part in [Part::Intake, Part::Storing] {
+            let down = Component { condition: Condition::Down, ..Component::unknown(part) };
+            snapshot.components.push(down);
+        }
+        assert!(snapshot.headline().starts_with("Kafka, Ingest API and Consumer are down;"));
     }
 
     #[test]
