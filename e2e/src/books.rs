@@ -12,22 +12,30 @@ use crate::compare::{QUERY_DEADLINE, Scope};
 use crate::ledger::{Attempted, Fate};
 use crate::verdict::Verdict;
 
-/// Batches of these hosts that were applied.
-pub async fn applied_batches(mysql: &MySqlPool, scope: &Scope) -> Result<u64, String> {
+/// Agent and epoch; nil for batches that are named by their content.
+pub type Key = (Uuid, Uuid);
+
+/// How many batches of these hosts were applied, by epoch.
+pub async fn applied_batches(
+    mysql: &MySqlPool,
+    scope: &Scope,
+) -> Result<BTreeMap<Key, u64>, String> {
     let query = sqlx::query(
-        "SELECT CAST(COALESCE(SUM(applied_batches), 0) AS UNSIGNED) FROM spillway.ledger_totals \
+        "SELECT agent_id, epoch, applied_batches FROM spillway.ledger_totals \
          WHERE environment = ? AND host LIKE ?",
     );
     let query = query.bind(&scope.environment).bind(scope.pattern());
-    let row = timeout(QUERY_DEADLINE, query.fetch_one(mysql))
+    let rows = timeout(QUERY_DEADLINE, query.fetch_all(mysql))
         .await
         .map_err(|_| "MySQL does not answer".to_owned())?
         .map_err(|error| error.to_string())?;
-    row.try_get(0).map_err(|error| error.to_string())
+    let mut applied = BTreeMap::new();
+    for row in &rows {
+        let batches: u64 = row.try_get(2).map_err(|error| error.to_string())?;
+        *applied.entry(key_of(row, 0)).or_default() += batches;
+    }
+    Ok(applied)
 }
-
-/// Agent and epoch.
-type Key = (Uuid, Uuid);
 
 /// What the ledger knows of an epoch.
 #[derive(Debug, Default)]

@@ -69,14 +69,26 @@ pub async fn caught_up(
     limit: Duration,
 ) -> Result<(), String> {
     let until = Instant::now() + limit;
-    let ok = ledger.batches(Fate::Ok);
-    let mine = |environment: &str| environment == scope.environment;
-    let expected = ok.iter().filter(|entry| mine(&entry.recipe.environment)).count() as u64;
+    // By epoch: an agent whose host is named like these hosts must not be counted for them.
+    let mut expected: BTreeMap<books::Key, u64> = BTreeMap::new();
+    for entry in ledger.batches(Fate::Ok) {
+        if entry.recipe.environment == scope.environment {
+            let counted = entry.recipe.counted().map(|(agent_id, epoch, _)| (agent_id, epoch));
+            *expected.entry(counted.unwrap_or_default()).or_default() += 1;
+        }
+    }
     let mut last = String::new();
     while Instant::now() < until {
         match books::applied_batches(mysql, scope).await {
-            Ok(applied) if applied >= expected => return Ok(()),
-            Ok(applied) => last = format!("{applied} of {expected} batches applied"),
+            Ok(applied) => {
+                let missing = expected.iter().map(|(key, expected)| {
+                    expected.saturating_sub(applied.get(key).copied().unwrap_or(0))
+                });
+                match missing.sum::<u64>() {
+                    0 => return Ok(()),
+                    missing => last = format!("{missing} batches are not applied"),
+                }
+            }
             Err(error) => last = error,
         }
         tokio::time::sleep(LOOK_EVERY).await;

@@ -30,29 +30,31 @@ fn two_of_each() -> StackOptions {
     StackOptions { apis: 2, consumers: 2, ..StackOptions::default() }
 }
 
-fn long_load(rig: &Rig, name: &str) -> SenderOptions {
-    let pace = Duration::from_millis(250);
-    SenderOptions { windows: 200, hosts: 6, pace, name: name.into(), ..rig.load("demo") }
+/// Restarts one server in the middle of a load of its own, every batch of which must be accepted
+/// and counted; `why` tells it from others for the same server.
+async fn restart_under_load(rig: &Rig, name: &str, why: &str) -> Option<i32> {
+    let (pace, of) = (Duration::from_millis(250), format!("{why}-{name}"));
+    let load =
+        Sender::start(SenderOptions { windows: 50, hosts: 6, pace, name: of, ..rig.load("demo") });
+    let accepted = async || load.ledger.batches(Fate::Ok).len() >= 20;
+    until("the load runs", HEALED_WITHIN, accepted).await;
+    let code = restart(rig, name).await;
+    rig.judge(load).await;
+    eprintln!("{name} restarted (exit code {code:?})");
+    code
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rolling_restart_of_everything_under_load_loses_nothing_and_every_exit_is_clean() {
     let rig = Rig::start(StackOptions { brokers: 3, ..two_of_each() }).await;
     let agent = rig.agent("rolling-agent", "demo").await;
-    let load = Sender::start(long_load(&rig, "rolling"));
-    let accepted = || load.ledger.batches(Fate::Ok).len();
-    until("the load runs", HEALED_WITHIN, async || accepted() >= 20).await;
     for name in OURS {
-        assert_eq!(restart(&rig, name).await, Some(0), "{name} drained");
+        assert_eq!(restart_under_load(&rig, name, "rolled").await, Some(0), "{name} drained");
     }
     assert_eq!(restart(&rig, "rolling-agent").await, Some(0), "the agent drained");
     for name in ["kafka-0", "kafka-1", "kafka-2", "mysql-s0", "redis", "s3"] {
-        let before = accepted();
-        let code = restart(&rig, name).await;
-        until("batches are accepted again", HEALED_WITHIN, async || accepted() > before).await;
-        eprintln!("{name} restarted (exit code {code:?}), {} accepted", accepted());
+        restart_under_load(&rig, name, "rolled").await;
     }
-    rig.judge(load).await;
     rig.judge_agent(&agent).await;
 }
 
@@ -61,7 +63,7 @@ async fn what_could_not_be_drained_is_told_by_the_exit_code_and_arrives_after_th
     let rig = Rig::start(StackOptions::default()).await;
     let agent = rig.agent("left-agent", "demo").await;
     rig.until("left-agent", "spillway_agent_batches_acked_total", |acked| acked >= 1.0).await;
-    let (door, host) = (Door::of(&rig, "demo"), Host::new(&rig, "demo", "left", 2));
+    let (door, host) = (Door::of(&rig, "demo"), Host::new(&rig, "demo", "unanswered", 2));
     host.deliver(&door, &host.batch(0)).await;
     rig.stack.freeze("kafka-0").expect("it runs");
     host.post(&door, &host.batch(1)).await.must_be_later();
@@ -87,8 +89,6 @@ async fn the_version_before_runs_beside_this_one_in_any_mixture() {
     let previous = previous.expect("SPILLWAY_PREVIOUS names a folder with its programs");
     let rig = Rig::start(two_of_each()).await;
     let agent = rig.agent("mixed-agent", "demo").await;
-    let load = Sender::start(long_load(&rig, "mixed"));
-    let accepted = || load.ledger.batches(Fate::Ok).len();
     let all = [OURS.as_slice(), &["mixed-agent"]].concat();
     // Back, one after the other, in travel order; and forth in the other order.
     for name in &all {
@@ -98,9 +98,7 @@ async fn the_version_before_runs_beside_this_one_in_any_mixture() {
             assert!(spec.program.is_file(), "{} is missing", spec.program.display());
         });
         changed.expect("it is one of ours");
-        let before = accepted();
-        assert_eq!(restart(&rig, name).await, Some(0), "{name} drained");
-        until("batches are accepted", HEALED_WITHIN, async || accepted() > before).await;
+        assert_eq!(restart_under_load(&rig, name, "back").await, Some(0), "{name} drained");
     }
     for name in all.iter().rev() {
         let changed = rig.stack.respec(name, |spec| {
@@ -108,8 +106,8 @@ async fn the_version_before_runs_beside_this_one_in_any_mixture() {
             spec.program = spillway_testkit::binaries::program(&file.to_string_lossy(), false);
         });
         changed.expect("it is one of ours");
-        assert_eq!(restart(&rig, name).await, Some(0), "{name} of the version before drained");
+        let code = restart_under_load(&rig, name, "forth").await;
+        assert_eq!(code, Some(0), "{name} of the version before drained");
     }
-    rig.judge(load).await;
     rig.judge_agent(&agent).await;
 }
