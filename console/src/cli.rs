@@ -231,7 +231,7 @@ pub struct CreateReader {
     #[arg(long)]
     pub name: Option<String>,
     /// Connections it may have at once.
-    #[arg(long, default_value_t = 10)]
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
     pub connections: u32,
     /// The keeper ends its statements after this.
     #[arg(long, default_value = "60s")]

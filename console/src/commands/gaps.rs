@@ -24,6 +24,8 @@ const COLUMNS: [&str; 9] = [
 ];
 
 const STATE: usize = 7;
+const WORST_FIRST: &str = "FIELD(state, 'lost', 'quarantined', 'unknown_tail', 'late') = 0, state = 'lost' DESC, \
+     from_ts DESC";
 
 /// `late` is a warning, `lost` is critical; what was declared is known and past.
 pub async fn run(desk: &Desk, filter: &Filter) -> Result<Answer, Failure> {
@@ -32,15 +34,19 @@ pub async fn run(desk: &Desk, filter: &Filter) -> Result<Answer, Failure> {
         "SELECT environment, host, agent_id, epoch, first_seq, last_seq, from_ts, state, reason
          FROM spillway.gaps",
         &[("environment", filter.environment.as_deref()), ("host", filter.host.as_deref())],
-        ("from_ts DESC", filter.limit),
+        // The worst come first: `--limit` cuts what is shown, and not what the verdict is about.
+        (WORST_FIRST, filter.limit),
     );
+    let environment = filter.environment.as_deref();
     let mut answer = Answer::default();
-    let rows =
-        ask_all(desk, (&map, filter.environment.as_deref()), &question, row, &mut answer).await;
+    let rows = ask_all(desk, (&map, environment), &question, row, &mut answer).await;
     for found in &rows {
         answer.worsen(severity(found.get(STATE).and_then(Json::as_str).unwrap_or_default()));
     }
-    answer.fact("found", rows.len());
+    let totals = question.totals("SELECT environment, COUNT(*) FROM spillway.gaps");
+    let counts = ask_all(desk, (&map, environment), &totals, total, &mut answer).await;
+    let found: i64 = counts.iter().filter_map(|row| row.get(1).and_then(Json::as_i64)).sum();
+    answer.fact("found", found);
     answer.section("gaps", &COLUMNS).rows = rows;
     Ok(answer)
 }
@@ -51,6 +57,10 @@ fn severity(state: &str) -> Verdict {
         "late" | "unknown_tail" | "quarantined" => Verdict::Warning,
         _ => Verdict::Ok,
     }
+}
+
+fn total(_: &str, row: &MySqlRow) -> Result<Vec<Json>, sqlx::Error> {
+    Ok(vec![text(row, 0)?.into(), row.try_get::<i64, _>(1)?.into()])
 }
 
 fn row(_: &str, row: &MySqlRow) -> Result<Vec<Json>, sqlx::Error> {

@@ -2,11 +2,11 @@
 //! second of its change. Who is not admitted gets 503 with Retry-After and keeps its data.
 
 use std::collections::BTreeSet;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use spillway_proto::frame::is_environment_name;
 use spillway_runtime::admission::Rules;
+use spillway_runtime::replace_file::replace;
 use spillway_runtime::tokens::Tokens;
 
 use crate::answer::{Answer, Verdict};
@@ -19,6 +19,9 @@ const HEAD: &str =
     "# Whom ingest-api admits; written by `spillway ingest`, read again when it changes.
 # share: of all agents, by hash of their id. paused: environments answered 503.
 ";
+
+/// It holds no secret.
+const NEW_MODE: u32 = 0o644;
 
 /// Why the file is not read or written.
 #[derive(Debug, thiserror::Error)]
@@ -45,29 +48,21 @@ fn load(path: &Path) -> Result<Rules, RulesFault> {
 
 fn save(rules: &Rules, path: &Path) -> Result<(), RulesFault> {
     let text = format!("{HEAD}{}", toml::to_string(rules)?);
-    replace(path, &text).map_err(|cause| RulesFault::File { path: path.to_owned(), cause })
-}
-
-/// Puts a new version of an operators' file in place in one step, readable as the old one was.
-pub fn replace(path: &Path, text: &str) -> std::io::Result<()> {
-    use std::os::unix::fs::PermissionsExt;
-    /// Of a file that is new: read by programs of other users, written by its owner.
-    const MODE: u32 = 0o644;
-    let dir = path.parent().unwrap_or(Path::new("."));
-    let mut file = tempfile::NamedTempFile::new_in(dir)?;
-    file.write_all(text.as_bytes())?;
-    let mode = std::fs::metadata(path).map_or(MODE, |old| old.permissions().mode());
-    file.as_file().set_permissions(std::fs::Permissions::from_mode(mode))?;
-    file.as_file().sync_all()?;
-    file.persist(path)?;
-    std::fs::File::open(dir)?.sync_all()
+    replace(path, text.as_bytes(), NEW_MODE)
+        .map_err(|cause| RulesFault::File { path: path.to_owned(), cause })
 }
 
 pub fn run(desk: &Desk, command: Ingest) -> Result<Answer, Failure> {
     let path = &desk.settings.admission_file;
     let rules = load(path)?;
     match command {
-        Ingest::Show => Ok(told(&rules)),
+        Ingest::Show => {
+            let mut answer = told(&rules);
+            if rules != Rules::default() {
+                answer.worsen(Verdict::Warning);
+            }
+            Ok(answer)
+        }
         Ingest::Pause { environment } => {
             let mut new = rules.clone();
             new.paused.insert(with_senders(&environment, &desk.settings.tokens_file)?);
@@ -146,8 +141,5 @@ fn told(rules: &Rules) -> Answer {
     let mut answer = Answer::default();
     answer.fact("share", rules.share);
     answer.fact("paused", rules.paused.iter().cloned().collect::<Vec<_>>());
-    if *rules != Rules::default() {
-        answer.worsen(Verdict::Warning);
-    }
     answer
 }

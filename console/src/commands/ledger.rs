@@ -40,19 +40,27 @@ async fn totals(desk: &Desk, filter: &Filter) -> Result<Answer, Failure> {
         "SELECT environment, host, agent_id, epoch, highest_seq, applied_batches, applied_points,
          duplicate_batches, declared_batches, missing_batches FROM spillway.ledger_totals",
         &[("environment", filter.environment.as_deref()), ("host", filter.host.as_deref())],
-        ("environment, host, epoch DESC", filter.limit),
+        // What is missing comes first: `--limit` cuts what is shown, and hides nothing of that.
+        ("missing_batches > 0 DESC, environment, host, epoch DESC", filter.limit),
     );
+    let environment = filter.environment.as_deref();
     let mut answer = Answer::default();
-    let rows =
-        ask_all(desk, (&map, filter.environment.as_deref()), &question, row, &mut answer).await;
-    let missing = |row: &Vec<Json>| row.get(MISSING).and_then(Json::as_i64).unwrap_or(0);
-    let total: i64 = rows.iter().map(missing).sum();
+    let rows = ask_all(desk, (&map, environment), &question, row, &mut answer).await;
+    let totals = question.totals(
+        "SELECT environment, CAST(SUM(missing_batches) AS SIGNED) FROM spillway.ledger_totals",
+    );
+    let sums = ask_all(desk, (&map, environment), &totals, total, &mut answer).await;
+    let total: i64 = sums.iter().filter_map(|row| row.get(1).and_then(Json::as_i64)).sum();
     answer.fact("missing_batches", total);
     if total > 0 {
         answer.trouble(Verdict::Warning, "`spillway gaps` names what is missing, and its state");
     }
     answer.section("epochs", &COLUMNS).rows = rows;
     Ok(answer)
+}
+
+fn total(_: &str, row: &MySqlRow) -> Result<Vec<Json>, sqlx::Error> {
+    Ok(vec![text(row, 0)?.into(), row.try_get::<i64, _>(1)?.into()])
 }
 
 fn row(_: &str, row: &MySqlRow) -> Result<Vec<Json>, sqlx::Error> {

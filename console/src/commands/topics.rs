@@ -43,13 +43,17 @@ pub async fn create(desk: &Desk, options: &CreateTopics) -> Result<Answer, Failu
     let missing: Vec<&'static str> =
         TOPICS.into_iter().filter(|topic| !cluster.partitions.contains_key(topic)).collect();
     let shape = shape(options, map.partitions, cluster.brokers)?;
-    let ends = ends_of_existing(desk, &map, &cluster).await?;
-
-    let mut servers = Vec::new();
+    let mut known_servers = Vec::new();
     for shard in &map.shards {
         let mut server = Server::connect(&desk.settings, shard).await?;
         let known = positions::read(&mut server).await?;
         positions::check_meta(shard, &known, &cluster.id)?;
+        known_servers.push((shard, server, known));
+    }
+    // Last: what is applied in between would seem to lie beyond the ends.
+    let ends = ends_of_existing(desk, &map, &cluster).await?;
+    let mut servers = Vec::new();
+    for (shard, server, known) in known_servers {
         let seeds = positions::seeds(&map, shard, (&known, &ends), options.from_beginning)?;
         let settled = seeds.is_empty() && known.meta.is_some_and(|(_, id)| id == cluster.id);
         servers.push((server, seeds, settled));
@@ -111,7 +115,7 @@ fn shape(options: &CreateTopics, partitions: u16, brokers: usize) -> Result<Shap
 }
 
 /// Topics that do not exist yet have no ends; those of an existing one are all there.
-async fn ends_of_existing(
+pub async fn ends_of_existing(
     desk: &Desk,
     map: &ShardMap,
     cluster: &Cluster,
@@ -145,14 +149,18 @@ pub async fn check(desk: &Desk) -> Result<Answer, Failure> {
     let deadline = desk.settings.remote_deadline.get();
     check_topics(&desk.settings.kafka, map.partitions, deadline).await?;
     let cluster = desk.kafka()?.look().await?;
+    // Before the topics' ends: what is applied in between would seem to lie beyond them.
+    let mut all_known = Vec::new();
+    for shard in &map.shards {
+        let mut server = Server::connect(&desk.settings, shard).await?;
+        all_known.push(positions::read(&mut server).await?);
+    }
     let ends = ends_of_existing(desk, &map, &cluster).await?;
     let mut answer = Answer::default();
     answer.fact("kafka_cluster_id", cluster.id.clone()).fact("brokers", cluster.brokers);
     let mut rows = Vec::new();
-    for shard in &map.shards {
-        let mut server = Server::connect(&desk.settings, shard).await?;
-        let known = positions::read(&mut server).await?;
-        let fits = check_shard(&map, shard, (&known, &ends), &cluster);
+    for (shard, known) in map.shards.iter().zip(&all_known) {
+        let fits = check_shard(&map, shard, (known, &ends), &cluster);
         let state = match &fits {
             Ok(()) => "ok",
             Err(_) => "wrong",

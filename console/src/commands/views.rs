@@ -29,6 +29,7 @@ pub enum ViewFault {
 #[derive(Debug, Clone)]
 pub struct Question {
     pub sql: String,
+    conditions: String,
     pub values: Vec<String>,
     /// Rows of each shard at most.
     limit: usize,
@@ -37,18 +38,24 @@ pub struct Question {
 impl Question {
     /// `SELECT … FROM view` with a condition per filter that is set.
     pub fn new(select: &str, filters: &[(&str, Option<&str>)], order: (&str, u32)) -> Self {
-        let mut sql = select.to_owned();
+        let mut conditions = String::new();
         let mut values = Vec::new();
         for (column, value) in filters {
             if let Some(value) = value {
-                sql.push_str(if values.is_empty() { " WHERE " } else { " AND " });
-                sql.push_str(&format!("{column} = ?"));
+                conditions.push_str(if values.is_empty() { " WHERE " } else { " AND " });
+                conditions.push_str(&format!("{column} = ?"));
                 values.push((*value).to_owned());
             }
         }
         let (order, limit) = order;
-        sql.push_str(&format!(" ORDER BY {order} LIMIT {limit}"));
-        Self { sql, values, limit: limit as usize }
+        let sql = format!("{select}{conditions} ORDER BY {order} LIMIT {limit}");
+        Self { sql, conditions, values, limit: limit as usize }
+    }
+
+    /// Something else of the same rows, by environment, whose name `select` begins with.
+    pub fn totals(&self, select: &str) -> Self {
+        let sql = format!("{select}{} GROUP BY environment", self.conditions);
+        Self { sql, limit: usize::MAX, ..self.clone() }
     }
 }
 

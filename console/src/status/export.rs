@@ -32,10 +32,16 @@ pub async fn run(desk: &Desk, dir: &Path, public_only: bool) -> Result<Answer, F
     let mut answer = Answer::default();
     let mut written = Vec::new();
     for (name, bytes) in files(&status.title, facts, public_only)? {
-        write(&dir.join(&name), &bytes)?;
+        if !desk.options.dry_run {
+            write(&dir.join(&name), &bytes)?;
+        }
         written.push(name);
     }
-    answer.worsen(snapshot.verdict()).fact("headline", snapshot.headline());
+    if desk.options.dry_run {
+        answer.note("Nothing is written: this was a dry run.");
+    }
+    // Whether the page was written is this command's answer; what is on it is the page's.
+    answer.fact("page", snapshot.verdict().as_str()).fact("headline", snapshot.headline());
     answer.fact("directory", dir.display().to_string()).fact("files", written);
     Ok(answer)
 }

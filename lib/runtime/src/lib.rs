@@ -28,6 +28,8 @@ pub mod pulse;
 
 pub mod watched_file;
 
+pub mod replace_file;
+
 pub mod admission;
 
 pub mod tokens;

@@ -3,11 +3,14 @@
 use std::path::{Path, PathBuf};
 
 use spillway_runtime::mysql_url::MysqlUrl;
+use spillway_runtime::replace_file::replace;
 use spillway_runtime::shards::{ShardMap, ShardsError, written};
 use toml_edit::{Array, DocumentMut, InlineTable, Item, Table, TableLike, Value};
 
 use super::same;
-use crate::commands::ingest;
+
+/// Addresses may hold passwords.
+const NEW_MODE: u32 = 0o640;
 
 /// Why the file is not changed.
 #[derive(Debug, thiserror::Error)]
@@ -40,7 +43,8 @@ pub fn changed(path: &Path, shard: &str, change: &Change<'_>) -> Result<String, 
 
 /// Puts it in place in one step.
 pub fn write(path: &Path, text: &str) -> Result<(), FileFault> {
-    ingest::replace(path, text).map_err(|cause| FileFault::File { path: path.to_owned(), cause })
+    replace(path, text.as_bytes(), NEW_MODE)
+        .map_err(|cause| FileFault::File { path: path.to_owned(), cause })
 }
 
 /// Whether the file could be replaced, asked before anything is changed.

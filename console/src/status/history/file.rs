@@ -1,9 +1,10 @@
 //! The history on disk: one small file, replaced as a whole and synced, so that a crash leaves the
 //! old one or the new one.
 
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
+
+use spillway_runtime::replace_file::replace;
 
 use super::History;
 use crate::status::snapshot::Snapshot;
@@ -12,6 +13,9 @@ use crate::status::snapshot::Snapshot;
 const SAVE_EVERY: Duration = Duration::from_secs(60);
 /// Ten times what a full history takes.
 const FILE_BYTES_MAX: u64 = 4 << 20;
+
+/// Nobody else reads it.
+const NEW_MODE: u32 = 0o600;
 
 /// The history is kept in memory only, until this passes.
 #[derive(Debug, thiserror::Error)]
@@ -62,7 +66,7 @@ impl HistoryFile {
 
     pub async fn save(&self) -> Result<(), HistoryError> {
         let (path, text) = (self.path.clone(), serde_json::to_vec(&self.history));
-        let written = tokio::task::spawn_blocking(move || replace(&path, &text?)).await;
+        let written = tokio::task::spawn_blocking(move || write(&path, &text?)).await;
         written
             .unwrap_or_else(|panicked| Err(std::io::Error::other(panicked)))
             .map_err(|cause| HistoryError { path: self.path.clone(), cause })
@@ -76,17 +80,11 @@ fn read(path: &Path) -> std::io::Result<History> {
     Ok(serde_json::from_slice(&std::fs::read(path)?)?)
 }
 
-fn replace(path: &Path, text: &[u8]) -> std::io::Result<()> {
-    let dir = match path.parent() {
-        Some(dir) if !dir.as_os_str().is_empty() => dir,
-        _ => Path::new("."),
-    };
-    std::fs::create_dir_all(dir)?;
-    let mut file = tempfile::NamedTempFile::new_in(dir)?;
-    file.write_all(text)?;
-    file.as_file().sync_all()?;
-    file.persist(path)?;
-    std::fs::File::open(dir)?.sync_all()
+fn write(path: &Path, text: &[u8]) -> std::io::Result<()> {
+    if let Some(folder) = path.parent() {
+        std::fs::create_dir_all(folder)?;
+    }
+    replace(path, text, NEW_MODE)
 }
 
 #[cfg(test)]

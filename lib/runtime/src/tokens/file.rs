@@ -1,10 +1,13 @@
 //! Changing tokens.toml: a new file beside it, synced, then renamed over it, so that a reader sees
 //! the old version or the new one and a crash leaves one of them.
 
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use super::{Rows, Token, Tokens, TokensError};
+use crate::replace_file::replace;
+
+/// For the programs that read tokens, which run as other users of the folder's group.
+const NEW_MODE: u32 = 0o640;
 
 /// Why the file was not changed.
 #[derive(Debug, thiserror::Error)]
@@ -39,22 +42,6 @@ pub fn rewrite(path: &Path, rows: Vec<Token>) -> Result<(), TokenFileError> {
     let text = toml::to_string(&Rows { token: tokens.rows })?;
     let text =
         format!("# Written by `spillway token`; holds no secrets, only their SHA-256.\n\n{text}");
-    replace(path, text.as_bytes())
+    replace(path, text.as_bytes(), NEW_MODE)
         .map_err(|cause| TokenFileError::Unwritable { path: path.to_owned(), cause })
-}
-
-fn replace(path: &Path, content: &[u8]) -> std::io::Result<()> {
-    let dir = match path.parent() {
-        Some(dir) if !dir.as_os_str().is_empty() => dir,
-        _ => Path::new("."),
-    };
-    let mut new = tempfile::NamedTempFile::new_in(dir)?;
-    new.write_all(content)?;
-    // A temporary file is 0600; the programs that read tokens may run as another user.
-    if let Ok(old) = std::fs::metadata(path) {
-        new.as_file().set_permissions(old.permissions())?;
-    }
-    new.as_file().sync_all()?;
-    new.persist(path).map_err(|error| error.error)?;
-    std::fs::File::open(dir)?.sync_all()
 }
