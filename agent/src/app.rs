@@ -28,7 +28,7 @@ use crate::folder::RealFolder;
 use crate::identity::{Binding, CustodyLog, Identity};
 use crate::metrics::Metrics;
 use crate::settings::Settings;
-use crate::spool::{OpenError, Opened, Spool};
+use crate::spool::{Opened, Spool};
 use crate::status;
 
 /// Kept of the drain deadline for closing the spool and saying what was left.
@@ -121,14 +121,13 @@ async fn open(
     let opening = tokio::task::spawn_blocking(move || {
         let elsewhere = deliver::quarantined(&quarantine(&settings));
         let opened = Spool::open(&settings, &settings.spool_dir(), &metrics, &elsewhere);
-        let Opened { spool, found } = opened.map_err(misconfigured)?;
+        let Opened { spool, found } = opened?;
         let binding = Binding {
             environment: settings.agent.environment.clone(),
             host: settings.agent.host.clone(),
         };
         let state_dir = &settings.agent.state_dir;
-        let identity = Identity::open(state_dir, binding, &found.highest_seq, metrics)
-            .map_err(|cause| Misconfigured(cause.to_string()))?;
+        let identity = Identity::open(state_dir, binding, &found.highest_seq, metrics)?;
         for damaged in found.damaged {
             // Unnoted, it is told by this run, and found again by the next one.
             identity.gone(&damaged);
@@ -140,10 +139,6 @@ async fn open(
 
 fn quarantine(settings: &Settings) -> RealFolder {
     RealFolder::new(&settings.agent.state_dir.join(QUARANTINE_DIR))
-}
-
-fn misconfigured(cause: OpenError) -> Misconfigured {
-    Misconfigured(chain(&cause))
 }
 
 /// Part of the way stands still, though nobody asked for that: the process must start again.

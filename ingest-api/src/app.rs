@@ -42,6 +42,15 @@ const OPEN_FILES_BESIDE: u64 = 256;
 /// The part of the drain that is kept for emptying the producer.
 const FLUSH_PART: u32 = 3;
 
+/// Somebody else listens there, or the address is not up yet: not for good, so no exit code that
+/// tells a supervisor to leave it at that.
+#[derive(Debug, thiserror::Error)]
+#[error("http.listen: can't bind {listen}: {cause}")]
+struct CannotListen {
+    listen: SocketAddr,
+    cause: std::io::Error,
+}
+
 /// What every request sees.
 #[derive(Debug)]
 pub struct App {
@@ -169,8 +178,8 @@ impl Ingest {
         let listen = settings.http.listen;
         let outside = Outside { metrics, publisher: publisher?, tokens };
         let app = Arc::new(App::new(settings, context, partitioning, outside));
-        let bind = |cause| Misconfigured(format!("http.listen: can't bind {listen}: {cause}"));
-        let listener = TcpListener::bind(listen).await.map_err(bind)?;
+        let cannot_listen = |cause| CannotListen { listen, cause };
+        let listener = TcpListener::bind(listen).await.map_err(cannot_listen)?;
         let address = listener.local_addr()?;
         let probes = Probes {
             kafka: context.health.register("kafka"),

@@ -145,8 +145,8 @@ impl Carrier {
                 self.send_less(frames.iter().map(Bytes::len).sum());
                 lot.into_iter().for_each(InHand::returned);
             }
-            Outcome::Refused(Refused::Token(_)) => {
-                self.heard(Heard::Denied);
+            Outcome::Refused(Refused::Token { revoked, .. }) => {
+                self.heard(Heard::Denied { revoked });
                 lot.into_iter().for_each(InHand::returned);
             }
             Outcome::TryLater { retry_after } => {

@@ -30,6 +30,8 @@ const EXCERPT_CHARS: usize = 120;
 const ROUTE: &str = "/v1/batches";
 const LANE: &str = "spillway-lane";
 const ATTEMPT: &str = "spillway-attempt";
+/// How the type of the problem ends that a revoked token is told (docs/errors.md).
+const REVOKED: &str = "token-revoked";
 const FRAMES: HeaderValue = HeaderValue::from_static("application/octet-stream");
 
 /// What the API will never take as it is.
@@ -39,8 +41,8 @@ pub enum Refused {
     Content { index: usize, refusal: Refusal, error: String },
     /// The request is too large; fewer batches may fit.
     TooLarge,
-    /// The token.
-    Token(StatusCode),
+    /// The token; a revoked one for good, also for what is parked with it from now on.
+    Token { status: StatusCode, revoked: bool },
 }
 
 /// An attempt, told.
@@ -195,7 +197,7 @@ impl Attempt {
     pub fn word(&self) -> &'static str {
         match &self.outcome {
             Outcome::Done => "done",
-            Outcome::Refused(Refused::Token(_)) => "denied",
+            Outcome::Refused(Refused::Token { .. }) => "denied",
             Outcome::Refused(_) => "refused",
             Outcome::TryLater { .. } => "later",
             Outcome::Unknown => "unknown",
@@ -223,6 +225,8 @@ fn unanswered(error: &Unanswered, endpoint: &str, took: Duration) -> Attempt {
 /// The part of a problem body (RFC 9457) that decides something.
 #[derive(Deserialize)]
 struct ProblemBody {
+    #[serde(default, rename = "type")]
+    kind: String,
     #[serde(default)]
     detail: String,
     #[serde(default)]
@@ -258,7 +262,8 @@ fn judge(answer: &Answer, frames: usize, endpoint: &str, took: Duration) -> Atte
             None => attempt(Outcome::Unknown).because(error),
         },
         status @ (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) => {
-            refused(Refused::Token(status))
+            let revoked = problem.is_some_and(|problem| problem.kind.ends_with(REVOKED));
+            refused(Refused::Token { status, revoked })
         }
         StatusCode::PAYLOAD_TOO_LARGE if frames > 1 => refused(Refused::TooLarge),
         StatusCode::PAYLOAD_TOO_LARGE

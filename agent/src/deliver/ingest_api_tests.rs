@@ -116,7 +116,7 @@ async fn a_refused_token_is_told_apart_from_a_refused_batch() {
     for status in [401, 403] {
         let told = attempt(1, answer(status, "", "")).await;
         let status = StatusCode::from_u16(status).unwrap();
-        assert_eq!(told.outcome, Outcome::Refused(Refused::Token(status)));
+        assert_eq!(told.outcome, Outcome::Refused(Refused::Token { status, revoked: false }));
     }
 }
 

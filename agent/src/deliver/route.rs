@@ -11,8 +11,10 @@
 //! - One error parks nothing.
 //! - While parking, one batch at a time probes the API, at least every `probe_max` (or when the
 //!   API asked to come back): a fallback that never ends is an outage of its own.
-//! - A refused token (401, 403) parks up to a cap: objects sealed with a token that is revoked
-//!   end in quarantine. After that the spool holds, and probes go on.
+//! - A refused token (401, 403) parks up to a cap: the API may not know it yet, and the recovery
+//!   worker does. After that the spool holds, and probes go on.
+//! - A revoked one parks nothing: what is sealed with it from then on ends in quarantine. The spool
+//!   holds until there is another token.
 
 /// The rules, from the operator. Times in ms.
 #[derive(Clone, Copy, Debug)]
@@ -40,8 +42,8 @@ pub enum Heard {
     Answered,
     /// It did not, for now.
     Failed { retry_after_ms: Option<i64> },
-    /// The token is refused.
-    Denied,
+    /// The token is refused; `revoked` is for good.
+    Denied { revoked: bool },
 }
 
 /// What a lane is to do.
@@ -108,6 +110,7 @@ pub struct Route {
     rules: Rules,
     failing_since_ms: Option<i64>,
     denied: bool,
+    revoked: bool,
     parking: bool,
     retry: Pause,
     probe: Pause,
@@ -122,6 +125,7 @@ impl Route {
             rules,
             failing_since_ms: None,
             denied: false,
+            revoked: false,
             parking: false,
             retry: Pause::default(),
             probe: Pause::default(),
@@ -151,7 +155,10 @@ impl Route {
             return Way::Probe;
         }
         let next_probe_ms = probing.unwrap_or(self.probe.until_ms);
-        if self.denied && self.parked_while_denied >= self.rules.auth_park_bytes_max {
+        // What would not survive the stop is better in quarantine than gone.
+        let in_vain = self.revoked && !pressure.urgent;
+        let too_much = self.denied && self.parked_while_denied >= self.rules.auth_park_bytes_max;
+        if in_vain || too_much {
             return Way::Wait { until_ms: next_probe_ms };
         }
         match self.s3.until_ms {
@@ -174,9 +181,10 @@ impl Route {
                 return;
             }
             Heard::Failed { retry_after_ms } => retry_after_ms.unwrap_or_default(),
-            Heard::Denied => 0,
+            Heard::Denied { .. } => 0,
         };
-        self.denied = heard == Heard::Denied;
+        self.denied = matches!(heard, Heard::Denied { .. });
+        self.revoked = heard == Heard::Denied { revoked: true };
         self.failing_since_ms.get_or_insert(now_ms);
         self.probing_until_ms = None;
         let rules = self.rules;

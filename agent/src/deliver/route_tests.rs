@@ -32,7 +32,7 @@ fn event() -> impl Strategy<Value = Event> {
         4 => (0_i64..900_000).prop_map(|ms| {
             Event::Heard(Heard::Failed { retry_after_ms: (ms % 3 == 0).then_some(ms) })
         }),
-        2 => Just(Event::Heard(Heard::Denied)),
+        2 => any::<bool>().prop_map(|revoked| Event::Heard(Heard::Denied { revoked })),
         2 => (1_u64..500).prop_map(Event::Parked),
         1 => Just(Event::ParkFailed),
         4 => (0_i64..100_000).prop_map(Event::Pass),
@@ -168,11 +168,24 @@ fn what_would_not_survive_the_stop_is_parked_at_once_if_the_api_fails() {
 }
 
 #[test]
+fn a_revoked_token_parks_nothing_and_probes_go_on() {
+    let mut route = Route::new(RULES);
+    route.heard(0, Heard::Denied { revoked: true }, 0.0);
+    assert_eq!(route.way(60_000, CALM), Way::Probe);
+    route.heard(60_000, Heard::Denied { revoked: true }, 0.0);
+    assert_eq!(route.way(60_000, CALM), Way::Wait { until_ms: 65_000 });
+    let urgent = Pressure { fill: 0.0, urgent: true };
+    assert_eq!(route.way(60_000, urgent), Way::Park, "quarantine is better than nothing");
+    route.heard(65_000, Heard::Answered, 0.0);
+    assert_eq!(route.way(65_000, CALM), Way::Direct, "with another token");
+}
+
+#[test]
 fn a_refused_token_parks_up_to_its_cap_and_then_holds() {
     let mut route = Route::new(RULES);
-    route.heard(0, Heard::Denied, 0.0);
+    route.heard(0, Heard::Denied { revoked: false }, 0.0);
     assert_eq!(route.way(60_000, CALM), Way::Probe);
-    route.heard(60_000, Heard::Denied, 0.0);
+    route.heard(60_000, Heard::Denied { revoked: false }, 0.0);
     assert_eq!(route.way(60_000, CALM), Way::Park);
     route.parked(999);
     assert_eq!(route.way(60_000, CALM), Way::Park);

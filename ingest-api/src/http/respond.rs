@@ -26,7 +26,10 @@ pub type Answer = Response<Full<Bytes>>;
 /// The longest error text.
 pub const DETAIL_BYTES_MAX: usize = 1_024;
 /// `Retry-After`, in seconds.
-const RETRY_AFTER_S: std::ops::RangeInclusive<u32> = 1..=600;
+const RETRY_AFTER_S: std::ops::RangeInclusive<u32> = 1..=60;
+/// The longest where someone decided that a sender waits. Otherwise nobody stays away for long from
+/// a server that is well again.
+const DECIDED_RETRY_AFTER_S_MAX: u32 = 600;
 /// Where the ids of errors are explained.
 const ERRORS_AT: &str = "/errors/";
 
@@ -359,14 +362,14 @@ pub fn seconds_to_wait(id: ErrorId, attempt: u32) -> u32 {
 /// Seconds until the sender may come again: doubling with its attempts, spread by half of it to
 /// each side, so that those who were refused together do not come back together.
 fn retry_after(id: ErrorId, attempt: u32, random: u32) -> u32 {
-    let first = match id {
-        // Someone decided this; it lasts.
-        ErrorId::EnvironmentPaused | ErrorId::NotAdmittedYet => 30,
-        _ => 2,
+    let (first, longest) = match id {
+        ErrorId::EnvironmentPaused | ErrorId::NotAdmittedYet => (30, DECIDED_RETRY_AFTER_S_MAX),
+        _ => (2, *RETRY_AFTER_S.end()),
     };
-    let base = (first << attempt.min(8)).min(*RETRY_AFTER_S.end());
+    // Spread by half, it still ends at the longest.
+    let base = (first << attempt.min(8)).min(longest / 3 * 2);
     let seconds = base / 2 + random % (base + 1);
-    seconds.clamp(*RETRY_AFTER_S.start(), *RETRY_AFTER_S.end())
+    seconds.max(*RETRY_AFTER_S.start())
 }
 
 #[cfg(test)]
@@ -375,15 +378,15 @@ mod tests {
 
     #[test]
     fn retry_after_grows_with_the_senders_attempts_and_is_spread() {
-        let spread = |attempt| {
-            let all: Vec<u32> =
-                (0..1_000).map(|n| retry_after(ErrorId::KafkaSlow, attempt, n)).collect();
+        let spread = |id, attempt| {
+            let all: Vec<u32> = (0..1_000).map(|n| retry_after(id, attempt, n)).collect();
             (*all.iter().min().unwrap(), *all.iter().max().unwrap())
         };
-        assert_eq!(spread(0), (1, 3));
-        assert_eq!(spread(3), (8, 24));
-        assert_eq!(spread(8), (256, 600));
-        assert_eq!(spread(u32::MAX), (256, 600));
+        assert_eq!(spread(ErrorId::KafkaSlow, 0), (1, 3));
+        assert_eq!(spread(ErrorId::KafkaSlow, 3), (8, 24));
+        assert_eq!(spread(ErrorId::KafkaSlow, 8), (20, 60));
+        assert_eq!(spread(ErrorId::KafkaSlow, u32::MAX), (20, 60));
+        assert_eq!(spread(ErrorId::EnvironmentPaused, u32::MAX), (200, 600));
     }
 
     #[test]
