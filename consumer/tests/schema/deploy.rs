@@ -4,8 +4,8 @@
 use std::process::Command;
 
 use spillway_consumer::migrations::{migrate, pending};
-use spillway_testkit::Progress;
 use spillway_testkit::artifacts::{Artifacts, cache_dir};
+use spillway_testkit::{Database, Progress};
 
 use crate::server::{Server, number, options_now, run};
 
@@ -16,11 +16,12 @@ const USERS: [&str; 4] =
 
 #[test]
 fn the_shipped_configuration_is_valid() {
-    let artifacts = Artifacts::fetch(&cache_dir(), &Progress::silent()).expect("a MySQL server");
+    let artifacts = Artifacts::fetch(&cache_dir(), Database::Mysql, &Progress::silent());
+    let files = artifacts.expect("a MySQL server").database;
     let data = tempfile::tempdir().unwrap();
-    let output = Command::new(artifacts.mysql_base.join("bin/mysqld"))
+    let output = Command::new(files.program())
         .arg(format!("--defaults-file={MY_CNF}"))
-        .arg(format!("--basedir={}", artifacts.mysql_base.display()))
+        .arg(format!("--basedir={}", files.base.display()))
         .arg(format!("--datadir={}", data.path().display()))
         .args(["--user=root", "--validate-config"])
         .output()
@@ -32,9 +33,6 @@ fn the_shipped_configuration_is_valid() {
 #[tokio::test]
 async fn each_programs_user_may_do_its_work_and_not_more() {
     let mut server = Server::empty().await;
-    if server.is_mariadb().await {
-        return; // it spells some of these rights differently, as the file says
-    }
     let mut users = USERS_SQL.to_owned();
     for user in USERS {
         server.run(&format!("DROP USER IF EXISTS '{user}'@'%'")).await;

@@ -1,11 +1,11 @@
-//! A real server with a fresh schema. `SPILLWAY_TEST_MYSQL` (an administrator's URL) takes a
-//! server that runs already, MariaDB for one; otherwise the tests share a stack of their own.
+//! A real server with a fresh schema, in a stack that the tests share: MySQL, or MariaDB with
+//! `SPILLWAY_TEST_DATABASE=mariadb`.
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use spillway_consumer::migrations::{Options, Report, migrate};
-use spillway_testkit::{Stack, StackOptions};
+use spillway_testkit::{Database, Stack, StackOptions};
 use sqlx::mysql::{MySqlConnectOptions, MySqlSslMode, MySqlTypeInfo, MySqlValueRef};
 use sqlx::{ConnectOptions as _, MySql, MySqlConnection};
 use tokio::sync::{Mutex, MutexGuard};
@@ -22,19 +22,15 @@ pub struct Server {
     pub conn: MySqlConnection,
     options: MySqlConnectOptions,
     _turn: MutexGuard<'static, ()>,
-    _stack: Option<Arc<Stack>>,
+    _stack: Arc<Stack>,
 }
 
 impl Server {
     /// A server whose two databases are gone.
     pub async fn empty() -> Self {
-        let given = std::env::var("SPILLWAY_TEST_MYSQL").ok();
-        let stack = if given.is_some() { None } else { Some(stack().await) };
-        let url = given.unwrap_or_else(|| {
-            let stack = stack.as_ref().expect("a stack was started");
-            let shard = stack.servers().shards().next().expect("one shard").to_owned();
-            stack.servers().primary(&shard).expect("its primary").admin_url()
-        });
+        let stack = stack().await;
+        let shard = stack.servers().shards().next().expect("one shard").to_owned();
+        let url = stack.servers().primary(&shard).expect("its primary").admin_url();
         let turn = TURN.lock().await;
         let options: MySqlConnectOptions = url.parse().expect("a MySQL URL");
         let options = options.ssl_mode(MySqlSslMode::Preferred).pipes_as_concat(false);
@@ -138,7 +134,8 @@ async fn stack() -> Arc<Stack> {
     if let Some(stack) = shared.upgrade() {
         return stack;
     }
-    let options = StackOptions { servers_only: true, ..StackOptions::default() };
+    let database = Database::of_tests();
+    let options = StackOptions { servers_only: true, database, ..StackOptions::default() };
     let stack = Arc::new(Stack::start(options).await.expect("the stack starts"));
     *shared = Arc::downgrade(&stack);
     stack
