@@ -97,6 +97,11 @@ fn starts_stack(path: &Path) -> Result<bool, StackError> {
     Ok(sources(path)?.iter().any(|source| source.contains("Stack::start")))
 }
 
+/// A target that lets its caller choose is held to its promises on each kind of database.
+fn is_for_each_database(path: &Path) -> Result<bool, StackError> {
+    Ok(sources(path)?.iter().any(|source| source.contains("Database::of_tests")))
+}
+
 /// Tests of a target that starts servers; 0 of one that does not.
 fn tests_with_servers(path: &Path) -> Result<usize, StackError> {
     if !starts_stack(path)? {

@@ -3,7 +3,7 @@
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use spillway_testkit::Stack;
+use spillway_testkit::{Database, Stack, StackOptions};
 use sqlx::{Connection, MySqlConnection};
 
 use crate::site::Site;
@@ -11,8 +11,20 @@ use crate::site::Site;
 const WITHIN: Duration = Duration::from_secs(60);
 const ENVIRONMENT: &str = "acme";
 
+/// A site of two shards, and a group's way from one to the other.
+pub async fn between_shards(database: Database) {
+    let options =
+        StackOptions { servers_only: true, shards: 2, database, ..StackOptions::default() };
+    let mut stack = Stack::start(options).await.unwrap();
+    let site = site(&stack);
+    site.ok("migrate --yes");
+    site.ok("topics create --yes");
+    to_an_empty_shard(&site, &stack).await;
+    stack.stop();
+}
+
 /// Two shards, the second of which has no group yet.
-pub fn site(stack: &Stack) -> Site {
+fn site(stack: &Stack) -> Site {
     let file = stack.file();
     let shards = format!(
         "partitions = 8\ngroup = 4\n\
@@ -70,7 +82,7 @@ fn start(site: &Site, command: &str) -> Child {
     run.stdin(Stdio::null()).stdout(Stdio::null()).spawn().unwrap()
 }
 
-pub async fn to_an_empty_shard(site: &Site, stack: &Stack) {
+async fn to_an_empty_shard(site: &Site, stack: &Stack) {
     let file = stack.file();
     let connect = async |shard: usize| {
         MySqlConnection::connect(&file.mysql[shard].primary).await.expect("an administrator")

@@ -27,7 +27,16 @@ pub enum Database {
 }
 
 impl Database {
-    pub const NAMES: [&str; 2] = ["mysql", "mariadb"];
+    pub const ALL: [Self; 2] = [Self::Mysql, Self::Mariadb];
+
+    /// As commands and `SPILLWAY_TEST_DATABASE` name it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Mysql => "mysql",
+            Self::Mariadb => "mariadb",
+        }
+    }
 
     /// What `SPILLWAY_TEST_DATABASE` names, else MySQL.
     ///
@@ -92,11 +101,8 @@ impl FromStr for Database {
     type Err = String;
 
     fn from_str(name: &str) -> Result<Self, String> {
-        match name {
-            "mysql" => Ok(Self::Mysql),
-            "mariadb" => Ok(Self::Mariadb),
-            _ => Err(format!("{name} is none of {}", Self::NAMES.join(", "))),
-        }
+        let found = Self::ALL.into_iter().find(|one| one.name() == name);
+        found.ok_or_else(|| format!("{name} is none of {}", Self::ALL.map(Self::name).join(", ")))
     }
 }
 
