@@ -22,7 +22,7 @@ pub struct UpArgs {
     /// No agent on this host
     #[arg(long)]
     no_agent: bool,
-    /// Only Kafka, MySQL, Redis and S3: no topics, no schema, no programs
+    /// Only Kafka, the shards, Redis and S3: no topics, no schema, no programs
     #[arg(long)]
     servers_only: bool,
     /// Unoptimised programs, which build faster

@@ -114,14 +114,27 @@ impl Member {
         self.server.run("SET GLOBAL read_only = OFF").await
     }
 
+    /// All that it has applied, in the words that a server of its kind waits for: MySQL's GTIDs are
+    /// a set, MariaDB's a position.
+    pub async fn applied(&mut self) -> Result<String, MysqlFault> {
+        let sql = match self.server.is_mariadb().await? {
+            true => "SELECT @@global.gtid_current_pos",
+            false => "SELECT @@global.gtid_executed",
+        };
+        self.server.ask(async |conn| text(&sqlx::query(sql).fetch_one(conn).await?, 0)).await
+    }
+
     /// Waits until everything of `gtids` is applied; whether that came to pass.
     pub async fn has(&mut self, gtids: &str, within: Duration) -> Result<bool, MysqlFault> {
         let until = Instant::now() + within;
+        let sql = match self.server.is_mariadb().await? {
+            true => "SELECT MASTER_GTID_WAIT(?, ?)",
+            false => "SELECT WAIT_FOR_EXECUTED_GTID_SET(?, ?)",
+        };
         loop {
             let waited: Option<i64> = self
                 .server
                 .ask(async |conn| {
-                    let sql = "SELECT WAIT_FOR_EXECUTED_GTID_SET(?, ?)";
                     let query = sqlx::query_scalar(sql).bind(gtids).bind(WAIT_S_MAX);
                     query.fetch_one(conn).await
                 })
