@@ -11,6 +11,7 @@ mod failover;
 mod followed;
 mod grafana;
 mod live;
+mod mariadb;
 mod relocate;
 mod site;
 
@@ -205,6 +206,11 @@ async fn a_group_moves_to_an_empty_shard_with_its_readers_and_keepers_are_waited
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_group_moves_between_shards_of_mariadb_with_its_readers() {
     relocate::between_shards(Database::Mariadb).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_shard_of_mariadb_is_seen_as_it_is_and_never_switched_over() {
+    mariadb::a_replicated_shard().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

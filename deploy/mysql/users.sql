@@ -25,7 +25,7 @@ GRANT PROCESS, /*!80000 CONNECTION_ADMIN */ /*M!101100 CONNECTION ADMIN */
   ON *.* TO 'spillway_keeper'@'%';
 
 -- Seeds positions, makes readers (users who may SELECT in database spillway and nothing else), and
--- switches servers over.
+-- switches servers over (MySQL's; MariaDB's are switched over by its own tools).
 CREATE USER IF NOT EXISTS 'spillway_console'@'%' IDENTIFIED BY '${spillway_console_password}';
 GRANT SELECT, INSERT, UPDATE, DELETE ON spillway_store.* TO 'spillway_console'@'%';
 GRANT SELECT, SHOW VIEW ON spillway.* TO 'spillway_console'@'%' WITH GRANT OPTION;
@@ -36,5 +36,5 @@ GRANT SELECT (User, Host, plugin, authentication_string, max_user_connections) O
 GRANT CREATE USER, RELOAD, PROCESS, REPLICATION CLIENT, REPLICATION SLAVE ON *.*
   TO 'spillway_console'@'%';
 GRANT /*!80000 CONNECTION_ADMIN, SYSTEM_VARIABLES_ADMIN, REPLICATION_SLAVE_ADMIN */
-  /*M!101100 CONNECTION ADMIN, READ_ONLY ADMIN, SUPER, REPLICATION SLAVE ADMIN */
+  /*M!101100 CONNECTION ADMIN, REPLICA MONITOR */
   ON *.* TO 'spillway_console'@'%';

@@ -127,3 +127,16 @@ fn entries(dir: &Path) -> Result<Vec<std::path::PathBuf>, StackError> {
     });
     read.map_err(StackError::io(format!("listing {}", dir.display())))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn schema_and_duties_are_held_on_each_database_and_what_names_none_is_not() {
+        let is_open = |path: &str| is_for_each_database(&binaries::workspace().join(path));
+        assert!(is_open("consumer/tests/schema").unwrap());
+        assert!(is_open("keeper/tests/duties").unwrap());
+        assert!(!is_open("consumer/tests/applying").unwrap());
+    }
+}

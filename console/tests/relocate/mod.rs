@@ -13,8 +13,8 @@ const ENVIRONMENT: &str = "acme";
 
 /// A site of two shards, and a group's way from one to the other.
 pub async fn between_shards(database: Database) {
-    let options =
-        StackOptions { servers_only: true, shards: 2, database, ..StackOptions::default() };
+    let own = StackOptions { servers_only: true, shards: 2, ..StackOptions::default() };
+    let options = StackOptions { database, replicas: 1, ..own };
     let mut stack = Stack::start(options).await.unwrap();
     let site = site(&stack);
     site.ok("migrate --yes");
@@ -29,8 +29,8 @@ fn site(stack: &Stack) -> Site {
     let shards = format!(
         "partitions = 8\ngroup = 4\n\
          [[shard]]\nname = \"s0\"\nprimary = {:?}\ngroups = \"0-1\"\n\
-         [[shard]]\nname = \"s1\"\nprimary = {:?}\ngroups = \"\"\n",
-        file.mysql[0].primary, file.mysql[1].primary
+         [[shard]]\nname = \"s1\"\nprimary = {:?}\nreplicas = [{{ url = {:?} }}]\ngroups = \"\"\n",
+        file.mysql[0].primary, file.mysql[1].primary, file.mysql[1].replicas[0]
     );
     Site::new(&shards, &format!("remote_deadline = \"60s\"\nkafka.brokers = [{:?}]\n", file.kafka))
 }
