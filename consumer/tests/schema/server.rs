@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use spillway_consumer::migrations::{Options, Report, migrate};
 use spillway_testkit::{Database, Stack, StackOptions};
-use sqlx::mysql::{MySqlConnectOptions, MySqlSslMode, MySqlTypeInfo, MySqlValueRef};
-use sqlx::{ConnectOptions as _, MySql, MySqlConnection};
+use sqlx::mysql::{MySqlConnectOptions, MySqlRow, MySqlSslMode, MySqlTypeInfo, MySqlValueRef};
+use sqlx::{ConnectOptions as _, MySql, MySqlConnection, Row as _};
 use tokio::sync::{Mutex, MutexGuard};
 
 /// Kept by the tests that run at the moment; the last one stops it.
@@ -75,6 +75,13 @@ impl Server {
         text(&mut self.conn, "SELECT VERSION()").await.contains("MariaDB")
     }
 
+    /// How the server would answer a query, step by step, with the partitions that it reads.
+    pub async fn plan(&mut self, sql: &str) -> Vec<MySqlRow> {
+        let explain = if self.is_mariadb().await { "EXPLAIN PARTITIONS" } else { "EXPLAIN" };
+        let plan = sqlx::raw_sql(&format!("{explain} {sql}")).fetch_all(&mut self.conn).await;
+        plan.unwrap_or_else(|error| panic!("{error}\n{sql}"))
+    }
+
     pub async fn text(&mut self, sql: &str) -> String {
         text(&mut self.conn, sql).await
     }
@@ -112,6 +119,11 @@ impl<'r> sqlx::Decode<'r, MySql> for Name {
 
 pub fn options_now() -> Options {
     Options { raw_retention: RAW_RETENTION, now: jiff::Timestamp::now() }
+}
+
+/// A column of a plan, which MySQL and MariaDB give in other types.
+pub fn column(step: &MySqlRow, name: &str) -> String {
+    step.try_get_unchecked::<Option<String>, _>(name).ok().flatten().unwrap_or_default()
 }
 
 pub async fn run(conn: &mut MySqlConnection, sql: &str) {
