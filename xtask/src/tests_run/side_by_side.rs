@@ -1,6 +1,6 @@
 //! Test programs side by side: most of their time they wait for servers, and cargo runs them one
-//! after the other. What one prints is told when it has ended, whole. A program whose tests leave the
-//! database open runs once with each.
+//! after the other. What one prints is told when it has ended, whole. A program whose tests leave
+//! the database open runs once with each.
 
 use std::cmp::Reverse;
 use std::collections::VecDeque;

@@ -39,7 +39,7 @@ pub struct StackOptions {
     pub overrides: Vec<Override>,
     /// Variables that programs find in their environment; see [`StackOptions::env`].
     pub env: Vec<Variable>,
-    /// Options that every database server is started with, after the stack's own: `--max-connections=9`.
+    /// Options that every MySQL or MariaDB is started with, after ours: `--max-connections=9`.
     pub mysqld: Vec<String>,
     /// Lets `spill/` objects in without a signature.
     pub s3_unsigned_put: bool,
@@ -104,7 +104,7 @@ impl StackOptions {
         self
     }
 
-    /// Starts every database server with one more option.
+    /// Starts every MySQL or MariaDB with one more option.
     #[must_use]
     pub fn mysqld(mut self, option: &str) -> Self {
         self.mysqld.push(option.into());
