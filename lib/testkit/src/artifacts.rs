@@ -49,9 +49,7 @@ impl Artifacts {
         refuse_other_platforms()?;
         let java =
             find_tool("java", "install a Java 17 runtime (Debian: openjdk-17-jre-headless)")?;
-        let (cache, _lock) = locked_cache(cache, &|| {
-            progress.tell("waiting for another process that is filling the cache of servers");
-        })?;
+        let (cache, _lock) = locked_cache(cache, progress)?;
         let kafka_libs = part(&cache, "kafka-4.1.0-2", |dir| {
             progress.tell("downloading Apache Kafka 4.1.0 (Maven, about 45 MB, once)");
             maven(
@@ -80,13 +78,13 @@ impl Artifacts {
 /// The cache's folder, made if it is not there, and ours alone as long as the file lives.
 pub(crate) fn locked_cache(
     cache: &Path,
-    waiting: &dyn Fn(),
+    progress: &Progress,
 ) -> Result<(PathBuf, File), StackError> {
     make_dir(cache)?;
     let cache = cache.canonicalize().map_err(StackError::io("resolving the cache folder"))?;
     let lock = File::create(cache.join("lock")).map_err(StackError::io("locking the cache"))?;
     if lock.try_lock().is_err() {
-        waiting();
+        progress.tell("waiting for another process that is filling the cache of servers");
         lock.lock().map_err(StackError::io("locking the cache"))?;
     }
     Ok((cache, lock))

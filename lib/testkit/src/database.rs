@@ -125,6 +125,7 @@ CREATE USER 'stack_replication'@'%' IDENTIFIED BY 'stack';
 GRANT REPLICATION SLAVE ON *.* TO 'stack_replication'@'%';
 ";
 
+const MARIADB: &str = "mariadb-10.11";
 /// MariaDB's server, and those of its libraries that a Debian 12 may lack.
 const MARIADB_PACKAGES: [&str; 5] =
     ["mariadb-server-core", "liburing2", "libaio1", "libnuma1", "libssl3"];
@@ -157,8 +158,7 @@ impl DatabaseFiles {
 
     /// MariaDB from Debian's packages.
     pub(crate) fn mariadb(cache: &Path, progress: &Progress) -> Result<Self, StackError> {
-        progress.tell("MariaDB 10.11 (Debian's packages, about 10 MB, once)");
-        let unpacked = debian::unpacked_into(cache, "mariadb-10.11", &MARIADB_PACKAGES)?;
+        let unpacked = debian::unpacked_into(cache, MARIADB, &MARIADB_PACKAGES, progress)?;
         let (database, base) = (Database::Mariadb, unpacked.join("usr"));
         let libraries = Some(base.join("lib/x86_64-linux-gnu"));
         let template = cache.join("mariadb-10.11-data-1");

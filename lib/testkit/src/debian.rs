@@ -8,11 +8,13 @@ use std::process::Command;
 
 use crate::artifacts::{self, find_tool, part, run};
 use crate::error::StackError;
+use crate::progress::Progress;
 
 /// The folder in which these packages lie unpacked, as under `/`. Blocks; downloads once.
 pub fn unpacked(name: &str, packages: &[&str]) -> Result<PathBuf, StackError> {
-    let (cache, _lock) = artifacts::locked_cache(&artifacts::cache_dir(), &|| {})?;
-    unpacked_into(&cache, name, packages)
+    let progress = Progress::silent();
+    let (cache, _lock) = artifacts::locked_cache(&artifacts::cache_dir(), &progress)?;
+    unpacked_into(&cache, name, packages, &progress)
 }
 
 /// The same for who holds the cache's lock.
@@ -20,8 +22,10 @@ pub(crate) fn unpacked_into(
     cache: &Path,
     name: &str,
     packages: &[&str],
+    progress: &Progress,
 ) -> Result<PathBuf, StackError> {
     part(cache, &format!("debian-{name}"), |dir| {
+        progress.tell(&format!("downloading {name} (Debian's packages, once)"));
         let apt = find_tool("apt-get", "these servers and tools come as Debian packages only")?;
         let work = tempfile::tempdir().map_err(StackError::io("making a folder for apt"))?;
         let (files, own) = (work.path().join("files"), work.path().join("apt"));
