@@ -11,11 +11,12 @@ mod failover;
 mod followed;
 mod grafana;
 mod live;
+mod mariadb;
 mod relocate;
 mod site;
 
 use site::Site;
-use spillway_testkit::{Stack, StackOptions};
+use spillway_testkit::{Database, Stack, StackOptions};
 use sqlx::{Connection, MySqlConnection};
 
 async fn servers() -> Stack {
@@ -199,13 +200,17 @@ async fn a_takeover_refuses_what_is_unsafe_and_goes_on_where_it_was_broken_off()
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_group_moves_to_an_empty_shard_with_its_readers_and_keepers_are_waited_for() {
-    let options = StackOptions { servers_only: true, shards: 2, ..StackOptions::default() };
-    let mut stack = Stack::start(options).await.unwrap();
-    let site = relocate::site(&stack);
-    site.ok("migrate --yes");
-    site.ok("topics create --yes");
-    relocate::to_an_empty_shard(&site, &stack).await;
-    stack.stop();
+    relocate::between_shards(Database::Mysql).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_group_moves_between_shards_of_mariadb_with_its_readers() {
+    relocate::between_shards(Database::Mariadb).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_shard_of_mariadb_is_seen_as_it_is_and_never_switched_over() {
+    mariadb::a_replicated_shard().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

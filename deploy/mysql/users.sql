@@ -4,8 +4,8 @@
 -- Never keep an anonymous account (''@…) on these servers: the views know a reader by the name it
 -- logged in with, and an anonymous login may call itself anything.
 --
--- MariaDB 10.11 writes some rights with spaces: CONNECTION ADMIN, REPLICATION SLAVE ADMIN; and
--- READ_ONLY ADMIN, SUPER instead of SYSTEM_VARIABLES_ADMIN.
+-- For MySQL 8.0 and MariaDB 10.11 as it stands: each reads a comment that is meant for it, for some
+-- rights have another name or another extent there.
 
 -- Owns both databases, and is the definer of the views: it must stay.
 CREATE USER IF NOT EXISTS 'spillway_migrate'@'%' IDENTIFIED BY '${spillway_migrate_password}';
@@ -21,10 +21,11 @@ GRANT SELECT, INSERT, UPDATE, DELETE ON spillway_store.* TO 'spillway_consumer'@
 CREATE USER IF NOT EXISTS 'spillway_keeper'@'%' IDENTIFIED BY '${spillway_keeper_password}';
 GRANT SELECT, INSERT, UPDATE, DELETE, CREATE, ALTER, DROP, LOCK TABLES
   ON spillway_store.* TO 'spillway_keeper'@'%';
-GRANT PROCESS, CONNECTION_ADMIN ON *.* TO 'spillway_keeper'@'%';
+GRANT PROCESS, /*!80000 CONNECTION_ADMIN */ /*M!101100 CONNECTION ADMIN */
+  ON *.* TO 'spillway_keeper'@'%';
 
 -- Seeds positions, makes readers (users who may SELECT in database spillway and nothing else), and
--- switches servers over.
+-- switches servers over (MySQL's; MariaDB's are switched over by its own tools).
 CREATE USER IF NOT EXISTS 'spillway_console'@'%' IDENTIFIED BY '${spillway_console_password}';
 GRANT SELECT, INSERT, UPDATE, DELETE ON spillway_store.* TO 'spillway_console'@'%';
 GRANT SELECT, SHOW VIEW ON spillway.* TO 'spillway_console'@'%' WITH GRANT OPTION;
@@ -34,5 +35,6 @@ GRANT SELECT (User, Host, plugin, authentication_string, max_user_connections) O
   TO 'spillway_console'@'%';
 GRANT CREATE USER, RELOAD, PROCESS, REPLICATION CLIENT, REPLICATION SLAVE ON *.*
   TO 'spillway_console'@'%';
-GRANT CONNECTION_ADMIN, SYSTEM_VARIABLES_ADMIN, REPLICATION_SLAVE_ADMIN ON *.*
-  TO 'spillway_console'@'%';
+GRANT /*!80000 CONNECTION_ADMIN, SYSTEM_VARIABLES_ADMIN, REPLICATION_SLAVE_ADMIN */
+  /*M!101100 CONNECTION ADMIN, REPLICA MONITOR */
+  ON *.* TO 'spillway_console'@'%';

@@ -97,6 +97,11 @@ fn starts_stack(path: &Path) -> Result<bool, StackError> {
     Ok(sources(path)?.iter().any(|source| source.contains("Stack::start")))
 }
 
+/// A target that lets its caller choose is held to its promises on each kind of database.
+fn is_for_each_database(path: &Path) -> Result<bool, StackError> {
+    Ok(sources(path)?.iter().any(|source| source.contains("Database::of_tests")))
+}
+
 /// Tests of a target that starts servers; 0 of one that does not.
 fn tests_with_servers(path: &Path) -> Result<usize, StackError> {
     if !starts_stack(path)? {
@@ -121,4 +126,17 @@ fn entries(dir: &Path) -> Result<Vec<std::path::PathBuf>, StackError> {
         dir.map(|entry| entry.map(|entry| entry.path())).collect::<Result<Vec<_>, _>>()
     });
     read.map_err(StackError::io(format!("listing {}", dir.display())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn schema_and_duties_are_held_on_each_database_and_what_names_none_is_not() {
+        let is_open = |path: &str| is_for_each_database(&binaries::workspace().join(path));
+        assert!(is_open("consumer/tests/schema").unwrap());
+        assert!(is_open("keeper/tests/duties").unwrap());
+        assert!(!is_open("consumer/tests/applying").unwrap());
+    }
 }

@@ -3,8 +3,9 @@
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use spillway_testkit::stack::StackFile;
-use spillway_testkit::{Progress, Stack, StackError, StackOptions};
+use spillway_testkit::{Database, Progress, Stack, StackError, StackOptions};
 
 use crate::signals::Signals;
 
@@ -21,7 +22,7 @@ pub struct UpArgs {
     /// No agent on this host
     #[arg(long)]
     no_agent: bool,
-    /// Only Kafka, MySQL, Redis and S3: no topics, no schema, no programs
+    /// Only Kafka, the shards, Redis and S3: no topics, no schema, no programs
     #[arg(long)]
     servers_only: bool,
     /// Unoptimised programs, which build faster
@@ -38,9 +39,12 @@ pub struct Size {
     /// Kafka brokers: 1, or 3 with replicated topics
     #[arg(long, default_value_t = 1, value_parser = one_or_three)]
     brokers: u16,
-    /// MySQL shards
+    /// Shards
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=16))]
     shards: u16,
+    /// What the shards are: MySQL 8.0.31, or MariaDB 10.11 from Debian's packages
+    #[arg(long, default_value = Database::Mysql.name(), value_parser = database())]
+    database: Database,
     /// Replicas of each shard
     #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u16).range(0..=4))]
     replicas: u16,
@@ -60,11 +64,17 @@ fn one_or_three(text: &str) -> Result<u16, String> {
     }
 }
 
+fn database() -> impl TypedValueParser<Value = Database> {
+    let names = PossibleValuesParser::new(Database::ALL.map(Database::name));
+    names.try_map(|name| name.parse::<Database>())
+}
+
 impl Size {
     pub fn options(&self) -> StackOptions {
         StackOptions {
             brokers: self.brokers,
             shards: self.shards,
+            database: self.database,
             replicas: self.replicas,
             apis: self.apis,
             consumers: self.consumers,

@@ -25,6 +25,8 @@ use crate::reach::mysql::Server;
 /// What `shard switchover` needs of the operators' MySQL user.
 const RIGHTS: [&str; 4] =
     ["SYSTEM_VARIABLES_ADMIN", "REPLICATION_SLAVE_ADMIN", "RELOAD", "CREATE USER"];
+/// What the console does on MariaDB: `reader`, and `shard ls` (REPLICA MONITOR, as it is granted).
+const RIGHTS_ON_MARIADB: [&str; 3] = ["RELOAD", "CREATE USER", "SLAVE MONITOR"];
 /// Beyond this, times of different machines can't be compared.
 const SKEW_MS_MAX: i64 = 2_000;
 
@@ -186,17 +188,18 @@ async fn mysql(desk: &Desk, shard: &Shard, lines: &mut Lines) {
     let what = format!("mysql {}", shard.name);
     let asked = async {
         let mut server = Server::connect(&desk.settings, shard).await?;
+        let rights = if server.is_mariadb().await? { &RIGHTS_ON_MARIADB[..] } else { &RIGHTS[..] };
         server
             .ask(async |conn| {
                 let now = "SELECT CAST(UNIX_TIMESTAMP(NOW(3)) * 1000 AS SIGNED)";
                 let now: i64 = sqlx::query_scalar(now).fetch_one(&mut *conn).await?;
                 let rows = sqlx::raw_sql("SHOW GRANTS").fetch_all(conn).await?;
                 let rows = rows.iter().map(|row| text(row, 0)).collect::<Result<Vec<_>, _>>()?;
-                Ok((now, rows.join("\n")))
+                Ok((now, rows.join("\n"), rights))
             })
             .await
     };
-    let (now_ms, grants) = match asked.await {
+    let (now_ms, grants, rights) = match asked.await {
         Ok(found) => found,
         Err(fault) => {
             let fix = "bring it back, or spillway shard failover";
@@ -205,7 +208,7 @@ async fn mysql(desk: &Desk, shard: &Shard, lines: &mut Lines) {
     };
     let all = grants.contains("GRANT ALL PRIVILEGES ON *.*");
     let missing: Vec<&str> =
-        RIGHTS.into_iter().filter(|right| !all && !grants.contains(right)).collect();
+        rights.iter().copied().filter(|right| !all && !grants.contains(right)).collect();
     match missing.is_empty() {
         true => lines.fine(&what, "answers, and the operators' user has its rights"),
         false => {

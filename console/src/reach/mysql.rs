@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use spillway_runtime::deadline::{DeadlineExceeded, within};
 use spillway_runtime::mysql::{
-    CheckoutError, MysqlSettings, Session, checkout, connect_options, pool,
+    CheckoutError, MysqlSettings, Session, checkout, connect_options, pool, text,
 };
 use spillway_runtime::settings::SecretFileError;
 use spillway_runtime::shards::Shard;
@@ -139,6 +139,13 @@ impl Server {
     /// One statement without an answer.
     pub async fn run(&mut self, sql: &str) -> Result<(), MysqlFault> {
         self.ask(async |conn| sqlx::raw_sql(sql).execute(conn).await.map(drop)).await
+    }
+
+    /// Where MySQL and MariaDB have other words for the same thing.
+    pub async fn is_mariadb(&mut self) -> Result<bool, MysqlFault> {
+        let sql = "SELECT VERSION()";
+        let version = self.ask(async |conn| text(&sqlx::query(sql).fetch_one(conn).await?, 0));
+        Ok(version.await?.contains("MariaDB"))
     }
 
     /// Lets this connection see tables' sizes as they are: MySQL 8 keeps what it told of them for a

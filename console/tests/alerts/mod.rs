@@ -5,6 +5,8 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use spillway_testkit::debian::unpacked;
+
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
 }
@@ -18,17 +20,14 @@ fn files(folder: &Path, extension: &str) -> Vec<PathBuf> {
     files
 }
 
-/// From Debian's prometheus; .ci/run unpacks it to target/tools where it is not installed.
+/// Of Debian's prometheus: unpacked, for the package itself would start a server.
 fn promtool() -> PathBuf {
-    let unpacked = root().join("target/tools/usr/bin/promtool");
-    if unpacked.exists() { unpacked } else { PathBuf::from("promtool") }
+    unpacked("prometheus", &["prometheus"]).expect("Debian's prometheus").join("usr/bin/promtool")
 }
 
 fn run(arguments: &[&str], files: &[PathBuf]) {
-    let output =
-        Command::new(promtool()).args(arguments).args(files).output().expect(
-            "promtool: apt-get download prometheus, dpkg-deb -x prometheus_*.deb target/tools",
-        );
+    let output = Command::new(promtool()).args(arguments).args(files).output();
+    let output = output.expect("promtool runs");
     let said = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "promtool {arguments:?}:\n{said}");
 }

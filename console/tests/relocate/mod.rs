@@ -3,7 +3,7 @@
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use spillway_testkit::Stack;
+use spillway_testkit::{Database, Stack, StackOptions};
 use sqlx::{Connection, MySqlConnection};
 
 use crate::site::Site;
@@ -11,14 +11,26 @@ use crate::site::Site;
 const WITHIN: Duration = Duration::from_secs(60);
 const ENVIRONMENT: &str = "acme";
 
+/// A site of two shards, and a group's way from one to the other.
+pub async fn between_shards(database: Database) {
+    let own = StackOptions { servers_only: true, shards: 2, ..StackOptions::default() };
+    let options = StackOptions { database, replicas: 1, ..own };
+    let mut stack = Stack::start(options).await.unwrap();
+    let site = site(&stack);
+    site.ok("migrate --yes");
+    site.ok("topics create --yes");
+    to_an_empty_shard(&site, &stack).await;
+    stack.stop();
+}
+
 /// Two shards, the second of which has no group yet.
-pub fn site(stack: &Stack) -> Site {
+fn site(stack: &Stack) -> Site {
     let file = stack.file();
     let shards = format!(
         "partitions = 8\ngroup = 4\n\
          [[shard]]\nname = \"s0\"\nprimary = {:?}\ngroups = \"0-1\"\n\
-         [[shard]]\nname = \"s1\"\nprimary = {:?}\ngroups = \"\"\n",
-        file.mysql[0].primary, file.mysql[1].primary
+         [[shard]]\nname = \"s1\"\nprimary = {:?}\nreplicas = [{{ url = {:?} }}]\ngroups = \"\"\n",
+        file.mysql[0].primary, file.mysql[1].primary, file.mysql[1].replicas[0]
     );
     Site::new(&shards, &format!("remote_deadline = \"60s\"\nkafka.brokers = [{:?}]\n", file.kafka))
 }
@@ -70,7 +82,7 @@ fn start(site: &Site, command: &str) -> Child {
     run.stdin(Stdio::null()).stdout(Stdio::null()).spawn().unwrap()
 }
 
-pub async fn to_an_empty_shard(site: &Site, stack: &Stack) {
+async fn to_an_empty_shard(site: &Site, stack: &Stack) {
     let file = stack.file();
     let connect = async |shard: usize| {
         MySqlConnection::connect(&file.mysql[shard].primary).await.expect("an administrator")

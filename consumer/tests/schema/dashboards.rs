@@ -4,10 +4,8 @@
 use std::time::Duration;
 
 use spillway_consumer::migrations::{Options, migrate};
-use sqlx::Row as _;
-use sqlx::mysql::MySqlRow;
 
-use crate::server::Server;
+use crate::server::{Server, column};
 
 const PAGE: &str = include_str!("../../../docs/dashboards.md");
 /// Long enough for yesterday, and for partitions that no query may read.
@@ -95,11 +93,6 @@ fn series() -> String {
     format!("INSERT INTO spillway_store.series VALUES {}", rows.join(","))
 }
 
-/// A column of a plan, which MySQL and MariaDB give in other types.
-fn column(row: &MySqlRow, name: &str) -> String {
-    row.try_get_unchecked::<Option<String>, _>(name).ok().flatten().unwrap_or_default()
-}
-
 /// The partition of the oldest rows, which no query of the page asks for.
 async fn oldest(server: &mut Server, table: &str) -> String {
     let sql = format!(
@@ -113,7 +106,6 @@ async fn oldest(server: &mut Server, table: &str) -> String {
 #[tokio::test]
 async fn every_query_of_the_page_runs_and_reads_the_partitions_it_names_by_key() {
     let mut server = filled().await;
-    let explain = if server.is_mariadb().await { "EXPLAIN PARTITIONS" } else { "EXPLAIN" };
     let points = oldest(&mut server, "points").await;
     let minutes = oldest(&mut server, "rollup_1m").await;
     let queries = queries();
@@ -122,8 +114,7 @@ async fn every_query_of_the_page_runs_and_reads_the_partitions_it_names_by_key()
     for sql in queries {
         let rows = sqlx::raw_sql(&sql).fetch_all(&mut server.conn).await;
         let rows = rows.unwrap_or_else(|error| panic!("{error}\n{sql}"));
-        let plan = sqlx::raw_sql(&format!("{explain} {sql}")).fetch_all(&mut server.conn).await;
-        let plan = plan.unwrap_or_else(|error| panic!("{error}\n{sql}"));
+        let plan = server.plan(&sql).await;
         let mut seen = Vec::new();
         for step in &plan {
             let (table, key) = (column(step, "table"), column(step, "key"));
@@ -153,11 +144,9 @@ async fn every_query_of_the_page_runs_and_reads_the_partitions_it_names_by_key()
 #[tokio::test]
 async fn a_query_without_a_filter_on_time_or_name_would_be_noticed() {
     let mut server = filled().await;
-    let explain = if server.is_mariadb().await { "EXPLAIN PARTITIONS" } else { "EXPLAIN" };
     let points = oldest(&mut server, "points").await;
     let sql = "SELECT AVG(`avg`) FROM spillway.metrics_10s WHERE time > NOW() - INTERVAL 1 HOUR";
-    let plan = sqlx::raw_sql(&format!("{explain} {sql}")).fetch_all(&mut server.conn).await;
-    let plan = plan.unwrap();
+    let plan = server.plan(sql).await;
     let step = |table: &str| plan.iter().find(|step| column(step, "table") == table).unwrap();
     assert!(column(step("p"), "partitions").split(',').any(|name| name == points));
     assert!(!["ref", "range"].contains(&column(step("s"), "type").as_str()), "all series are read");

@@ -4,37 +4,51 @@
 use std::process::Command;
 
 use spillway_consumer::migrations::{migrate, pending};
-use spillway_testkit::Progress;
 use spillway_testkit::artifacts::{Artifacts, cache_dir};
+use spillway_testkit::{Database, Progress};
 
 use crate::server::{Server, number, options_now, run};
 
 const USERS_SQL: &str = include_str!("../../../deploy/mysql/users.sql");
-const MY_CNF: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/mysql/my.cnf");
+const MY_CNF: &str = include_str!("../../../deploy/mysql/my.cnf");
 const USERS: [&str; 4] =
     ["spillway_migrate", "spillway_consumer", "spillway_keeper", "spillway_console"];
 
 #[test]
 fn the_shipped_configuration_is_valid() {
-    let artifacts = Artifacts::fetch(&cache_dir(), &Progress::silent()).expect("a MySQL server");
-    let data = tempfile::tempdir().unwrap();
-    let output = Command::new(artifacts.mysql_base.join("bin/mysqld"))
-        .arg(format!("--defaults-file={MY_CNF}"))
-        .arg(format!("--basedir={}", artifacts.mysql_base.display()))
-        .arg(format!("--datadir={}", data.path().display()))
-        .args(["--user=root", "--validate-config"])
+    let database = Database::of_tests();
+    let artifacts = Artifacts::fetch(&cache_dir(), database, &Progress::silent());
+    let files = artifacts.expect("a server").database;
+    let dir = tempfile::tempdir().unwrap();
+    let configuration = dir.path().join("my.cnf");
+    // MariaDB says what its options come to, and ends, only if it knows them all.
+    let (text, ask) = match database {
+        Database::Mysql => (MY_CNF.to_owned(), ["--user=root", "--validate-config"]),
+        Database::Mariadb => (for_mariadb(MY_CNF), ["--help", "--verbose"]),
+    };
+    std::fs::write(&configuration, text).unwrap();
+    let output = Command::new(files.program())
+        .arg(format!("--defaults-file={}", configuration.display()))
+        .arg(format!("--basedir={}", files.base.display()))
+        .arg(format!("--datadir={}", dir.path().display()))
+        .args(ask)
+        .envs(files.env())
         .output()
-        .expect("mysqld starts");
+        .expect("the server starts");
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success() && !said.contains("[ERROR]"), "{said}");
+}
+
+/// What the file's first lines tell operators of MariaDB to make of it.
+fn for_mariadb(text: &str) -> String {
+    let (before, block) = text.split_once("# [mysql] up to").expect("a block for MySQL");
+    let (_, after) = block.split_once("\n\n").expect("its end");
+    format!("{before}{}", after.replace("# [mariadb] ", ""))
 }
 
 #[tokio::test]
 async fn each_programs_user_may_do_its_work_and_not_more() {
     let mut server = Server::empty().await;
-    if server.is_mariadb().await {
-        return; // it spells some of these rights differently, as the file says
-    }
     let mut users = USERS_SQL.to_owned();
     for user in USERS {
         server.run(&format!("DROP USER IF EXISTS '{user}'@'%'")).await;

@@ -1,13 +1,13 @@
-//! A real server with a fresh schema. `SPILLWAY_TEST_MYSQL` (an administrator's URL) takes a
-//! server that runs already, MariaDB for one; otherwise the tests share a stack of their own.
+//! A real server with a fresh schema, in a stack that the tests share: MySQL, or MariaDB with
+//! `SPILLWAY_TEST_DATABASE=mariadb`.
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use spillway_consumer::migrations::{Options, Report, migrate};
-use spillway_testkit::{Stack, StackOptions};
-use sqlx::mysql::{MySqlConnectOptions, MySqlSslMode, MySqlTypeInfo, MySqlValueRef};
-use sqlx::{ConnectOptions as _, MySql, MySqlConnection};
+use spillway_testkit::{Database, Stack, StackOptions};
+use sqlx::mysql::{MySqlConnectOptions, MySqlRow, MySqlSslMode, MySqlTypeInfo, MySqlValueRef};
+use sqlx::{ConnectOptions as _, MySql, MySqlConnection, Row as _};
 use tokio::sync::{Mutex, MutexGuard};
 
 /// Kept by the tests that run at the moment; the last one stops it.
@@ -22,19 +22,15 @@ pub struct Server {
     pub conn: MySqlConnection,
     options: MySqlConnectOptions,
     _turn: MutexGuard<'static, ()>,
-    _stack: Option<Arc<Stack>>,
+    _stack: Arc<Stack>,
 }
 
 impl Server {
     /// A server whose two databases are gone.
     pub async fn empty() -> Self {
-        let given = std::env::var("SPILLWAY_TEST_MYSQL").ok();
-        let stack = if given.is_some() { None } else { Some(stack().await) };
-        let url = given.unwrap_or_else(|| {
-            let stack = stack.as_ref().expect("a stack was started");
-            let shard = stack.servers().shards().next().expect("one shard").to_owned();
-            stack.servers().primary(&shard).expect("its primary").admin_url()
-        });
+        let stack = stack().await;
+        let shard = stack.servers().shards().next().expect("one shard").to_owned();
+        let url = stack.servers().primary(&shard).expect("its primary").admin_url();
         let turn = TURN.lock().await;
         let options: MySqlConnectOptions = url.parse().expect("a MySQL URL");
         let options = options.ssl_mode(MySqlSslMode::Preferred).pipes_as_concat(false);
@@ -79,6 +75,13 @@ impl Server {
         text(&mut self.conn, "SELECT VERSION()").await.contains("MariaDB")
     }
 
+    /// How the server would answer a query, step by step, with the partitions that it reads.
+    pub async fn plan(&mut self, sql: &str) -> Vec<MySqlRow> {
+        let explain = if self.is_mariadb().await { "EXPLAIN PARTITIONS" } else { "EXPLAIN" };
+        let plan = sqlx::raw_sql(&format!("{explain} {sql}")).fetch_all(&mut self.conn).await;
+        plan.unwrap_or_else(|error| panic!("{error}\n{sql}"))
+    }
+
     pub async fn text(&mut self, sql: &str) -> String {
         text(&mut self.conn, sql).await
     }
@@ -118,6 +121,11 @@ pub fn options_now() -> Options {
     Options { raw_retention: RAW_RETENTION, now: jiff::Timestamp::now() }
 }
 
+/// A column of a plan, which MySQL and MariaDB give in other types.
+pub fn column(step: &MySqlRow, name: &str) -> String {
+    step.try_get_unchecked::<Option<String>, _>(name).ok().flatten().unwrap_or_default()
+}
+
 pub async fn run(conn: &mut MySqlConnection, sql: &str) {
     if let Err(error) = sqlx::raw_sql(sql).execute(conn).await {
         panic!("{error}\n{sql}");
@@ -138,7 +146,8 @@ async fn stack() -> Arc<Stack> {
     if let Some(stack) = shared.upgrade() {
         return stack;
     }
-    let options = StackOptions { servers_only: true, ..StackOptions::default() };
+    let database = Database::of_tests();
+    let options = StackOptions { servers_only: true, database, ..StackOptions::default() };
     let stack = Arc::new(Stack::start(options).await.expect("the stack starts"));
     *shared = Arc::downgrade(&stack);
     stack

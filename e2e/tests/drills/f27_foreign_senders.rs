@@ -37,7 +37,7 @@ fn start_prometheus(rig: &Rig, target: &Target, port: &Port, more: &[&str]) -> P
 }
 
 fn start_named(rig: &Rig, name: &str, config: &str, port: &Port, more: &[&str]) -> Process {
-    let program = prometheus().expect("apt-get download prometheus works here");
+    let program = prometheus();
     let config = format!("--config.file={}", file(rig, name, "prometheus.yml", config));
     let listen = format!("--web.listen-address={}", port.address());
     start(rig, name, &program, &[&[config.as_str(), listen.as_str()], more].concat())

@@ -6,8 +6,8 @@ use std::time::Duration;
 use serde_json::Value;
 use spillway_e2e::rig::{ACCEPTED_WITHIN, HASTY_CONSUMER, Rig, SETTLED_WITHIN, until};
 use spillway_e2e::{Sender, SenderOptions, compare, settled};
-use spillway_testkit::binaries;
 use spillway_testkit::stack::StackOptions;
+use spillway_testkit::{Database, binaries};
 use sqlx::MySqlPool;
 use sqlx::mysql::MySqlPoolOptions;
 
@@ -71,7 +71,16 @@ async fn judge(rig: &Rig, sender: Sender) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_group_moves_under_load_and_its_console_is_killed_twice() {
-    let options = StackOptions { shards: 2, replicas: 1, ..StackOptions::default() };
+    moves_and_is_killed_twice(Database::Mysql).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_group_moves_under_load_between_replicated_shards_of_mariadb() {
+    moves_and_is_killed_twice(Database::Mariadb).await;
+}
+
+async fn moves_and_is_killed_twice(database: Database) {
+    let options = StackOptions { shards: 2, replicas: 1, database, ..StackOptions::default() };
     let rig = Rig::start(options.set("consumer", HASTY_CONSUMER)).await;
     let (old, new) = ("s0", "s1");
     let pool = |name| rig.stack.servers().primary(name).expect("a primary").admin_pool();

@@ -1,17 +1,26 @@
-//! mysqld dies during COMMIT, again and again, or is there and says nothing.
+//! mysqld dies during COMMIT, again and again, or is there and says nothing; mariadbd too.
 
 use std::time::Duration;
 
 use spillway_e2e::{Sender, SenderOptions};
-use spillway_testkit::stack::StackOptions;
+use spillway_testkit::{Database, StackOptions};
 
 use spillway_e2e::rig::Rig;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn mysqld_killed_during_commit_in_a_loop_is_never_guessed_at() {
+    killed_during_commit_in_a_loop(Database::Mysql).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn mariadbd_killed_during_commit_in_a_loop_is_never_guessed_at() {
+    killed_during_commit_in_a_loop(Database::Mariadb).await;
+}
+
+async fn killed_during_commit_in_a_loop(database: Database) {
+    let options = StackOptions { database, ..StackOptions::default() };
     // A stall just before COMMIT makes it likely that the kill hits a transaction that is ready.
-    let options =
-        StackOptions::default().env("consumer", "SPILLWAY_FAILPOINT", "before-commit=sleep:20");
+    let options = options.env("consumer", "SPILLWAY_FAILPOINT", "before-commit=sleep:20");
     let rig = Rig::start(options).await;
     let pace = Duration::from_millis(30);
     let load = SenderOptions { windows: 400, hosts: 6, series: 10, pace, ..rig.load("demo") };

@@ -73,10 +73,11 @@ async fn a_hash_of_many_pages_is_folded_whole() {
     let mut redis = connect(&world).await;
     world
         .run(
-            "SET SESSION cte_max_recursion_depth = 30000;
-             INSERT INTO spillway_store.series
-             WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 20000)
-             SELECT i, 'demo', 'h', CONCAT('m', i), '{}', 1, '', REPEAT('x', 16), 1, 1 FROM n",
+            "INSERT INTO spillway_store.series
+             WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 200)
+             SELECT a.i * 100 + b.i - 100, 'demo', 'h', CONCAT('m', a.i, '-', b.i), '{}', 1, '',
+                    UNHEX(MD5(a.i * 1000 + b.i)), 1, 1
+             FROM n AS a JOIN n AS b ON b.i <= 100",
         )
         .await;
     let entries: Vec<(u64, u64)> = (1..=20_000).map(|id| (id, 5_000 + id)).collect();

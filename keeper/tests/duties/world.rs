@@ -1,6 +1,5 @@
 //! Real servers with a fresh schema, one test at a time: the tests share a stack, the last one
-//! that runs stops it. `SPILLWAY_TEST_MYSQL` (an administrator's URL) takes another MySQL or
-//! MariaDB than the stack's.
+//! that runs stops it. Its shard is MySQL, or MariaDB with `SPILLWAY_TEST_DATABASE=mariadb`.
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -10,7 +9,7 @@ use spillway_keeper::metrics::Metrics;
 use spillway_keeper::settings::KeeperSettings;
 use spillway_keeper::shard::ShardHandle;
 use spillway_runtime::mysql::{MysqlSettings, options_for, pool};
-use spillway_testkit::{Stack, StackOptions};
+use spillway_testkit::{Database, Stack, StackOptions};
 use sqlx::mysql::MySqlPool;
 use tokio::sync::{Mutex, MutexGuard};
 
@@ -37,8 +36,7 @@ impl World {
         let turn = TURN.lock().await;
         let servers = stack.servers();
         let name = servers.shards().next().expect("one shard").to_owned();
-        let own = || servers.primary(&name).expect("its primary").admin_url();
-        let url = std::env::var("SPILLWAY_TEST_MYSQL").unwrap_or_else(|_| own());
+        let url = servers.primary(&name).expect("its primary").admin_url();
         let mysql = MysqlSettings::default();
         let options =
             options_for(&mysql, &url.parse().expect("a MySQL URL"), None).expect("no files");
@@ -99,7 +97,8 @@ async fn stack() -> Arc<Stack> {
     if let Some(stack) = shared.upgrade() {
         return stack;
     }
-    let options = StackOptions { servers_only: true, ..StackOptions::default() };
+    let database = Database::of_tests();
+    let options = StackOptions { servers_only: true, database, ..StackOptions::default() };
     let stack = Arc::new(Stack::start(options).await.expect("the stack starts"));
     *shared = Arc::downgrade(&stack);
     stack

@@ -1,5 +1,6 @@
 //! Brings the real servers onto this machine, once: Maven fetches ordinary artifacts from Maven
-//! Central, and what is inside is unpacked into a cache that all stacks share. A cached part is
+//! Central (MariaDB is Debian's: `debian.rs`), and what is inside is unpacked into a cache that all
+//! stacks share. A cached part is
 //! complete or absent: it is made under another name and renamed. A file lock keeps two test runs
 //! from making the same part.
 
@@ -7,11 +8,12 @@ use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
+use crate::database::{Database, DatabaseFiles};
 use crate::error::StackError;
+use crate::kafka;
 use crate::progress::Progress;
-use crate::{kafka, mysql};
 
 const KAFKA_POM: &str = include_str!("../assets/kafka.xml");
 const DATABASES_POM: &str = include_str!("../assets/databases.xml");
@@ -24,9 +26,7 @@ pub struct Artifacts {
     pub kafka_libs: PathBuf,
     /// A formatted storage folder.
     pub kafka_template: PathBuf,
-    pub mysql_base: PathBuf,
-    /// A freshly initialised data directory, to be copied.
-    pub mysql_template: PathBuf,
+    pub database: DatabaseFiles,
     pub redis_server: PathBuf,
 }
 
@@ -41,17 +41,15 @@ pub fn cache_dir() -> PathBuf {
 
 impl Artifacts {
     /// Blocks; the first time for as long as the downloads take.
-    pub fn fetch(cache: &Path, progress: &Progress) -> Result<Self, StackError> {
+    pub fn fetch(
+        cache: &Path,
+        database: Database,
+        progress: &Progress,
+    ) -> Result<Self, StackError> {
         refuse_other_platforms()?;
         let java =
             find_tool("java", "install a Java 17 runtime (Debian: openjdk-17-jre-headless)")?;
-        make_dir(cache)?;
-        let cache = cache.canonicalize().map_err(StackError::io("resolving the cache folder"))?;
-        let lock = File::create(cache.join("lock")).map_err(StackError::io("locking the cache"))?;
-        if lock.try_lock().is_err() {
-            progress.tell("waiting for another process that is filling the cache of servers");
-            lock.lock().map_err(StackError::io("locking the cache"))?;
-        }
+        let (cache, _lock) = locked_cache(cache, progress)?;
         let kafka_libs = part(&cache, "kafka-4.1.0-2", |dir| {
             progress.tell("downloading Apache Kafka 4.1.0 (Maven, about 45 MB, once)");
             maven(
@@ -68,14 +66,28 @@ impl Artifacts {
             progress.tell("downloading MySQL 8.0.31 and Redis 7.0.15 (Maven, about 60 MB, once)");
             unpack_databases(dir)
         })?;
-        let mysql_base = databases.join("mysql");
-        let mysql_template = part(&cache, "mysql-8.0.31-data-1", |dir| {
-            progress.tell("initialising a MySQL data directory (once)");
-            mysql::initialise_template(&mysql_base, dir)
-        })?;
+        let database = match database {
+            Database::Mysql => DatabaseFiles::mysql(&cache, &databases, progress)?,
+            Database::Mariadb => DatabaseFiles::mariadb(&cache, progress)?,
+        };
         let redis_server = databases.join(redis_binary());
-        Ok(Self { java, kafka_libs, kafka_template, mysql_base, mysql_template, redis_server })
+        Ok(Self { java, kafka_libs, kafka_template, database, redis_server })
     }
+}
+
+/// The cache's folder, made if it is not there, and ours alone as long as the file lives.
+pub(crate) fn locked_cache(
+    cache: &Path,
+    progress: &Progress,
+) -> Result<(PathBuf, File), StackError> {
+    make_dir(cache)?;
+    let cache = cache.canonicalize().map_err(StackError::io("resolving the cache folder"))?;
+    let lock = File::create(cache.join("lock")).map_err(StackError::io("locking the cache"))?;
+    if lock.try_lock().is_err() {
+        progress.tell("waiting for another process that is filling the cache of servers");
+        lock.lock().map_err(StackError::io("locking the cache"))?;
+    }
+    Ok((cache, lock))
 }
 
 fn refuse_other_platforms() -> Result<(), StackError> {
@@ -91,7 +103,7 @@ fn redis_binary() -> &'static str {
     "redis-server-7.0.15-linux-amd64"
 }
 
-fn find_tool(tool: &'static str, advice: &'static str) -> Result<PathBuf, StackError> {
+pub(crate) fn find_tool(tool: &'static str, advice: &'static str) -> Result<PathBuf, StackError> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path)
         .map(|dir| dir.join(tool))
@@ -104,7 +116,7 @@ fn make_dir(dir: &Path) -> Result<(), StackError> {
 }
 
 /// `cache/name`, made by `make` in a folder beside it if it is not there yet.
-fn part(
+pub(crate) fn part(
     cache: &Path,
     name: &str,
     make: impl FnOnce(&Path) -> Result<(), StackError>,
@@ -157,9 +169,14 @@ fn unpack_databases(dir: &Path) -> Result<(), StackError> {
 
 /// Runs a helper to its end; it dies with us as every other child does.
 pub(crate) fn run(command: &mut Command) -> Result<(), StackError> {
+    run_fed(command, Stdio::null())
+}
+
+/// The same for a helper that reads.
+pub(crate) fn run_fed(command: &mut Command, input: Stdio) -> Result<(), StackError> {
     let what = command.get_program().to_string_lossy().into_owned();
-    let output =
-        crate::errand::output(command).map_err(StackError::io(format!("running {what}")))?;
+    let output = crate::errand::output_fed(command, input)
+        .map_err(StackError::io(format!("running {what}")))?;
     if output.status.success() {
         return Ok(());
     }

@@ -39,9 +39,14 @@ pub fn kill_all() {
 
 /// Runs a command and collects what it prints.
 pub fn output(command: &Command) -> std::io::Result<Output> {
+    output_fed(command, Stdio::null())
+}
+
+/// The same for a command that reads.
+pub fn output_fed(command: &Command, input: Stdio) -> std::io::Result<Output> {
     // The starter thread takes the command by value: hand it a copy that pipes its output.
     let mut piped = Command::new(command.get_program());
-    piped.args(command.get_args()).stdin(Stdio::null());
+    piped.args(command.get_args()).stdin(input);
     piped.stdout(Stdio::piped()).stderr(Stdio::piped());
     for (key, value) in command.get_envs() {
         match value {

@@ -7,8 +7,10 @@ pub mod ports;
 pub mod process;
 pub mod errand;
 pub mod artifacts;
+pub mod debian;
 pub mod binaries;
 pub mod kafka;
+pub mod database;
 pub mod mysql;
 pub mod redis;
 pub mod s3_server;
@@ -19,6 +21,7 @@ pub mod stack;
 pub mod rollup_proof;
 pub mod grafana;
 
+pub use database::Database;
 pub use error::StackError;
 pub use progress::Progress;
 pub use stack::{AgentOptions, End, Stack, StackOptions};

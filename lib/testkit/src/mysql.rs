@@ -1,5 +1,6 @@
-//! A real MySQL 8.0.31 server: primary, or replica that follows one by GTID. Settings are those of
-//! deploy/mysql (binlog and every commit synced), only the memory is small.
+//! A real MySQL 8.0.31 or MariaDB 10.11: primary, or replica that follows one by GTID. Settings are
+//! those of deploy/mysql (binlog and every commit synced), only the memory is small; sql_mode is
+//! each server's own default there, and so it is here. Where the two differ: `database.rs`.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,6 +10,7 @@ use std::time::Duration;
 use sqlx::mysql::{MySqlConnectOptions, MySqlPool, MySqlPoolOptions, MySqlSslMode};
 
 use crate::artifacts::run;
+use crate::database::{Database, DatabaseFiles};
 use crate::error::StackError;
 use crate::ports::Port;
 use crate::process::ProcessSpec;
@@ -27,53 +29,13 @@ pub struct MysqlServer {
     pub name: String,
     pub shard: String,
     pub server_id: u32,
+    pub database: Database,
     pub port: Port,
     /// The primary's port, if this one is a replica.
     pub follows: Option<u16>,
     pub data: PathBuf,
-    /// Options of mysqld after ours; they win.
+    /// Options of the server after ours; they win.
     pub last_options: Vec<String>,
-}
-
-/// Run with `--initialize`: accounts made here are in every copy and in no binary log.
-const INIT_SQL: &str = "\
-CREATE USER 'stack'@'%' IDENTIFIED BY 'stack';
-GRANT ALL ON *.* TO 'stack'@'%' WITH GRANT OPTION;
-CREATE USER 'stack_replication'@'%' IDENTIFIED BY 'stack';
-GRANT REPLICATION SLAVE ON *.* TO 'stack_replication'@'%';
-";
-
-/// Makes the data directory that every server starts from. Blocks for some seconds.
-pub(crate) fn initialise_template(base: &Path, dir: &Path) -> Result<(), StackError> {
-    let init = dir.with_extension("init.sql");
-    fs::write(&init, INIT_SQL).map_err(StackError::io("writing the MySQL init file"))?;
-    let mut command = Command::new(base.join("bin/mysqld"));
-    command
-        .args(["--no-defaults", "--initialize-insecure"])
-        .arg(format!("--basedir={}", base.display()))
-        .arg(format!("--datadir={}", dir.display()))
-        .arg(format!("--init-file={}", init.display()))
-        .args(run_as())
-        .args(shared_options());
-    run(&mut command)?;
-    fs::remove_file(&init).map_err(StackError::io("removing the MySQL init file"))?;
-    // Each copy gets a server UUID of its own.
-    fs::remove_file(dir.join("auto.cnf")).map_err(StackError::io("removing auto.cnf"))
-}
-
-fn run_as() -> Vec<String> {
-    if rustix::process::geteuid().is_root() { vec!["--user=root".into()] } else { Vec::new() }
-}
-
-/// What initialising and running have in common.
-fn shared_options() -> [&'static str; 5] {
-    [
-        "--character-set-server=utf8mb4",
-        "--collation-server=utf8mb4_0900_ai_ci",
-        "--innodb-redo-log-capacity=128M",
-        "--gtid-mode=ON",
-        "--enforce-gtid-consistency=ON",
-    ]
 }
 
 impl MysqlServer {
@@ -88,20 +50,15 @@ impl MysqlServer {
     }
 
     #[must_use]
-    pub fn spec(&self, base: &Path, log: PathBuf) -> ProcessSpec {
-        let mut args: Vec<String> = vec!["--no-defaults".into()];
-        args.extend(run_as());
-        args.extend(shared_options().map(str::to_owned));
+    pub fn spec(&self, files: &DatabaseFiles, log: PathBuf) -> ProcessSpec {
+        let mut args = files.first_args(&self.data);
         args.extend([
-            format!("--basedir={}", base.display()),
-            format!("--datadir={}", self.data.display()),
             format!("--port={}", self.port.number()),
             format!("--server-id={}", self.server_id),
             "--bind-address=127.0.0.1".into(),
             // Relative to the data directory: a socket's full path may have 107 bytes only.
             "--socket=mysqld.sock".into(),
             "--pid-file=mysqld.pid".into(),
-            "--mysqlx=OFF".into(),
             "--skip-name-resolve".into(),
             "--default-time-zone=+00:00".into(),
             "--log-bin=binlog".into(),
@@ -117,20 +74,15 @@ impl MysqlServer {
             "--max-allowed-packet=64M".into(),
             "--event-scheduler=OFF".into(),
             "--local-infile=OFF".into(),
-            "--log-error-verbosity=2".into(),
         ]);
-        if self.follows.is_some() {
-            args.push("--read-only=ON".into());
-            args.push("--super-read-only=ON".into());
-        }
+        args.extend(self.database.own_options(self.follows.is_some()));
         // In place of ours: mysqld never forgets a --skip-name-resolve that it saw first.
         let name = |option: &str| option.split('=').next().map(str::to_owned);
         let replaced: Vec<_> = self.last_options.iter().map(|option| name(option)).collect();
         args.retain(|arg| !replaced.contains(&name(arg)));
         args.extend(self.last_options.iter().cloned());
-        let program = base.join("bin/mysqld");
-        let cwd = self.data.clone();
-        ProcessSpec { name: self.name.clone(), program, args, env: Vec::new(), cwd, log }
+        let (program, env, cwd) = (files.program(), files.env(), self.data.clone());
+        ProcessSpec { name: self.name.clone(), program, args, env, cwd, log }
     }
 
     #[must_use]
@@ -153,12 +105,17 @@ impl MysqlServer {
             .connect_lazy_with(options)
     }
 
-    /// The real question: does a query come back? One connection, closed again.
+    /// The real question: does a query come back, and from the kind of server that was asked for?
+    /// One connection, closed again.
     pub async fn answers(&self) -> Result<(), String> {
         let pool = self.admin_pool();
-        let answer = sqlx::query("SELECT 1").execute(&pool).await;
+        let answer = sqlx::query_scalar::<_, String>("SELECT VERSION()").fetch_one(&pool).await;
         pool.close().await;
-        answer.map(|_| ()).map_err(|e| e.to_string())
+        let version = answer.map_err(|e| e.to_string())?;
+        match version.contains("MariaDB") == (self.database == Database::Mariadb) {
+            true => Ok(()),
+            false => Err(format!("it is {version}")),
+        }
     }
 
     /// Starts replication if this server has never followed anyone.
@@ -168,11 +125,7 @@ impl MysqlServer {
         let what = format!("starting replication on {}", self.name);
         let status = sqlx::raw_sql("SHOW REPLICA STATUS").fetch_all(&pool).await;
         if status.map_err(StackError::sql(&what))?.is_empty() {
-            let source = format!(
-                "CHANGE REPLICATION SOURCE TO SOURCE_HOST='127.0.0.1', SOURCE_PORT={primary}, \
-                 SOURCE_USER='{REPLICATION_USER}', SOURCE_PASSWORD='stack', SOURCE_SSL=1, \
-                 SOURCE_AUTO_POSITION=1, SOURCE_CONNECT_RETRY=1, SOURCE_RETRY_COUNT=1000000"
-            );
+            let source = self.database.source(primary);
             for statement in [source.as_str(), "START REPLICA"] {
                 sqlx::raw_sql(statement).execute(&pool).await.map_err(StackError::sql(&what))?;
             }

@@ -10,7 +10,7 @@ use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
-use spillway_testkit::{Stack, StackOptions};
+use spillway_testkit::{Database, Stack, StackOptions};
 
 const SOON: Duration = Duration::from_secs(30);
 
@@ -46,7 +46,16 @@ async fn produce(stack: &Stack, topic: &'static str) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_killed_server_comes_back_with_what_it_acknowledged() {
-    let stack = servers(StackOptions { replicas: 1, ..StackOptions::default() }).await;
+    killed_and_back(Database::Mysql).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_mariadb_comes_back_with_what_it_acknowledged() {
+    killed_and_back(Database::Mariadb).await;
+}
+
+async fn killed_and_back(database: Database) {
+    let stack = servers(StackOptions { replicas: 1, database, ..StackOptions::default() }).await;
     let admin: AdminClient<DefaultClientContext> = kafka(&stack).create().unwrap();
     let topic = NewTopic::new("kept", 1, TopicReplication::Fixed(1));
     let made = admin.create_topics(&[topic], &AdminOptions::new()).await.unwrap();

@@ -95,7 +95,7 @@ impl Candidate {
         let mut member = Member::connect(desk, shard, url).await?;
         let status = member.status().await?;
         let mut has = transactions(&status.gtids);
-        if let Some(follows) = &status.follows {
+        if let Some(follows) = status.follows.as_ref().filter(|_| !status.gtids.is_empty()) {
             // What was received is told since the last restart only, so the two are added up.
             let waiting = member.lacking(&follows.received, &status.gtids).await?;
             has = has.saturating_add(transactions(&waiting));

@@ -88,6 +88,9 @@ pub async fn follow(
     let mut primary = Member::connect(desk, shard, source).await?;
     let own = member.status().await?;
     let theirs = primary.status().await?;
+    if theirs.gtids.is_empty() {
+        return Err(ShardFault::NoGtids(primary.address).into());
+    }
     let gtids = primary.lacking(&own.gtids, &theirs.gtids).await?;
     if !gtids.is_empty() {
         let (address, count) = (member.address.clone(), transactions(&gtids));

@@ -23,10 +23,12 @@ const WAIT_S_MAX: u64 = 2;
 /// What a server says.
 #[derive(Debug, Clone, Default)]
 pub struct Status {
+    /// In MariaDB, which has none, the server's number.
     pub uuid: String,
-    /// `super_read_only`: nobody may write.
+    /// `super_read_only`: nobody may write. MariaDB can't be fenced so.
     pub fenced: bool,
     pub read_only: bool,
+    /// Empty without MySQL's GTIDs, which alone can be subtracted: no switchover then.
     pub gtids: String,
     pub shard: Option<String>,
     pub epoch: Option<u32>,
@@ -69,6 +71,52 @@ impl Follows {
     }
 }
 
+/// What the two kinds of server call the same things.
+struct Dialect {
+    /// What [`Status`] begins with.
+    itself: &'static str,
+    applied: &'static str,
+    /// Takes what `applied` said and seconds; 0 if all of it came in time.
+    wait: &'static str,
+    follows: &'static str,
+    /// Of `follows`: host, port, identity, receives, applies, behind, received.
+    columns: [&'static str; 7],
+}
+
+const MYSQL: Dialect = Dialect {
+    itself: "@@global.server_uuid, @@global.super_read_only, @@global.read_only, \
+             @@global.gtid_executed",
+    applied: "@@global.gtid_executed",
+    wait: "WAIT_FOR_EXECUTED_GTID_SET",
+    follows: "SHOW REPLICA STATUS",
+    columns: [
+        "Source_Host",
+        "Source_Port",
+        "Source_UUID",
+        "Replica_IO_Running",
+        "Replica_SQL_Running",
+        "Seconds_Behind_Source",
+        "Retrieved_Gtid_Set",
+    ],
+};
+
+const MARIADB: Dialect = Dialect {
+    itself: "CAST(@@global.server_id AS CHAR), 0, @@global.read_only, ''",
+    applied: "@@global.gtid_current_pos",
+    wait: "MASTER_GTID_WAIT",
+    // Those with a name too.
+    follows: "SHOW ALL SLAVES STATUS",
+    columns: [
+        "Master_Host",
+        "Master_Port",
+        "Master_Server_Id",
+        "Slave_IO_Running",
+        "Slave_SQL_Running",
+        "Seconds_Behind_Master",
+        "Gtid_IO_Pos",
+    ],
+};
+
 /// A connection to one server of a shard, not only to its primary.
 #[derive(Debug)]
 pub struct Member {
@@ -84,12 +132,16 @@ impl Member {
         Ok(Self { url: url.clone(), address: address(url), server })
     }
 
+    async fn dialect(&mut self) -> Result<&'static Dialect, MysqlFault> {
+        Ok(if self.server.is_mariadb().await? { &MARIADB } else { &MYSQL })
+    }
+
     pub async fn status(&mut self) -> Result<Status, MysqlFault> {
+        let dialect = self.dialect().await?;
         self.server
             .ask(async |conn| {
-                let sql = "SELECT @@global.server_uuid, @@global.super_read_only,
-                           @@global.read_only, @@global.gtid_executed";
-                let row = sqlx::query(sql).fetch_one(&mut *conn).await?;
+                let sql = format!("SELECT {}", dialect.itself);
+                let row = sqlx::query(&sql).fetch_one(&mut *conn).await?;
                 let mut status = Status {
                     uuid: text(&row, 0)?,
                     fenced: row.try_get_unchecked::<i64, _>(1)? != 0,
@@ -97,7 +149,7 @@ impl Member {
                     gtids: text(&row, 3)?.split_whitespace().collect(),
                     ..Status::default()
                 };
-                status.follows = follows(conn).await?;
+                status.follows = follows(conn, dialect).await?;
                 read_store(conn, &mut status).await?;
                 Ok(status)
             })
@@ -114,15 +166,22 @@ impl Member {
         self.server.run("SET GLOBAL read_only = OFF").await
     }
 
+    /// All that it has applied, in the words that a server of its kind waits for: MySQL's GTIDs are
+    /// a set, MariaDB's a position.
+    pub async fn applied(&mut self) -> Result<String, MysqlFault> {
+        let sql = format!("SELECT {}", self.dialect().await?.applied);
+        self.server.ask(async |conn| text(&sqlx::query(&sql).fetch_one(conn).await?, 0)).await
+    }
+
     /// Waits until everything of `gtids` is applied; whether that came to pass.
     pub async fn has(&mut self, gtids: &str, within: Duration) -> Result<bool, MysqlFault> {
         let until = Instant::now() + within;
+        let sql = format!("SELECT {}(?, ?)", self.dialect().await?.wait);
         loop {
             let waited: Option<i64> = self
                 .server
                 .ask(async |conn| {
-                    let sql = "SELECT WAIT_FOR_EXECUTED_GTID_SET(?, ?)";
-                    let query = sqlx::query_scalar(sql).bind(gtids).bind(WAIT_S_MAX);
+                    let query = sqlx::query_scalar(&sql).bind(gtids).bind(WAIT_S_MAX);
                     query.fetch_one(conn).await
                 })
                 .await?;
@@ -235,8 +294,11 @@ impl Member {
     }
 }
 
-async fn follows(conn: &mut MySqlConnection) -> Result<Option<Follows>, sqlx::Error> {
-    let rows = sqlx::raw_sql("SHOW REPLICA STATUS").fetch_all(conn).await?;
+async fn follows(
+    conn: &mut MySqlConnection,
+    dialect: &Dialect,
+) -> Result<Option<Follows>, sqlx::Error> {
+    let rows = sqlx::raw_sql(dialect.follows).fetch_all(conn).await?;
     let Some(row) = rows.first() else { return Ok(None) };
     let yes = |name: &str| Ok::<_, sqlx::Error>(column(row, name)?.as_deref() == Some("Yes"));
     let word = |name: &str| Ok::<_, sqlx::Error>(column(row, name)?.unwrap_or_default());
@@ -244,14 +306,15 @@ async fn follows(conn: &mut MySqlConnection) -> Result<Option<Follows>, sqlx::Er
     if error.is_empty() {
         error = word("Last_SQL_Error")?;
     }
+    let [host, port, uuid, receives, applies, behind, received] = dialect.columns;
     Ok(Some(Follows {
-        host: word("Source_Host")?,
-        port: word("Source_Port")?.parse().unwrap_or(0),
-        uuid: word("Source_UUID")?,
-        receives: yes("Replica_IO_Running")?,
-        applies: yes("Replica_SQL_Running")?,
-        behind_s: column(row, "Seconds_Behind_Source")?.and_then(|text| text.parse().ok()),
-        received: word("Retrieved_Gtid_Set")?.split_whitespace().collect(),
+        host: word(host)?,
+        port: word(port)?.parse().unwrap_or(0),
+        uuid: word(uuid)?,
+        receives: yes(receives)?,
+        applies: yes(applies)?,
+        behind_s: column(row, behind)?.and_then(|text| text.parse().ok()),
+        received: word(received)?.split_whitespace().collect(),
         error,
     }))
 }

@@ -22,6 +22,7 @@ pub fn promoted(shard: &Shard, replicas: &mut Replicas) -> Option<Candidate> {
             && status.epoch == Some(shard.epoch + 1)
             && status.follows.is_none()
             && !status.read_only
+            && !status.gtids.is_empty()
     };
     let place = replicas.there.iter().position(is)?;
     Some(replicas.there.swap_remove(place))

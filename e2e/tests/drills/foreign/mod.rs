@@ -8,10 +8,10 @@ pub mod tools;
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::Duration;
 
 use spillway_e2e::rig::{Rig, SETTLED_WITHIN};
+use spillway_testkit::debian::unpacked;
 use spillway_testkit::process::{Process, ProcessSpec};
 use sqlx::Row as _;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -29,30 +29,10 @@ pub const FLUSH_WITHIN: Duration = Duration::from_secs(90);
 /// Scrapes before, between and after the faults.
 const SCRAPES: u64 = 8;
 
-/// Debian's package of Prometheus, unpacked beside the other servers; `None` where it can't be had.
-pub fn prometheus() -> Option<PathBuf> {
-    let cache = spillway_testkit::artifacts::cache_dir().join("debian-prometheus");
-    let program = cache.join("usr/bin/prometheus");
-    if program.is_file() {
-        return Some(program);
-    }
-    let half = cache.with_extension(format!("{}", std::process::id()));
-    fs::create_dir_all(&half).ok()?;
-    let quiet = |program: &str, arguments: &[&str]| {
-        let done = Command::new(program).args(arguments).current_dir(&half).output();
-        done.is_ok_and(|output| output.status.success())
-    };
-    if !quiet("apt-get", &["download", "prometheus"]) {
-        return None;
-    }
-    let package =
-        fs::read_dir(&half).ok()?.find_map(|entry| entry.ok()?.file_name().into_string().ok())?;
-    if !quiet("dpkg", &["-x", &package, "."]) {
-        return None;
-    }
-    // Another run may have been first; then its copy is as good.
-    let _renamed = fs::rename(&half, &cache);
-    program.is_file().then_some(program)
+/// Debian's package of Prometheus, unpacked beside the other servers; a first run downloads it.
+pub fn prometheus() -> PathBuf {
+    let unpacked = unpacked("prometheus", &["prometheus"]);
+    unpacked.expect("apt-get download prometheus works here").join("usr/bin/prometheus")
 }
 
 /// A program of another maker, with its files in the stack's folder. It finds the token of `demo`

@@ -68,9 +68,9 @@ struct Member {
 impl Stack {
     /// Fetches and builds what is missing, starts everything and waits until it works.
     pub async fn start(options: StackOptions) -> Result<Self, StackError> {
-        let telling = options.progress.clone();
-        let artifacts =
-            blocking(move || Artifacts::fetch(&artifacts::cache_dir(), &telling)).await?;
+        let (database, telling) = (options.database, options.progress.clone());
+        let fetch = move || Artifacts::fetch(&artifacts::cache_dir(), database, &telling);
+        let artifacts = blocking(fetch).await?;
         let wanted = options.clone();
         let xtask = blocking(move || build(&wanted)).await?;
         let mut stack = Self::lay_out(options, xtask).await?;

@@ -4,6 +4,7 @@
 use std::path::PathBuf;
 
 use super::link::End;
+use crate::database::Database;
 use crate::progress::Progress;
 
 /// The environments that exist from the start, in every stack.
@@ -14,6 +15,8 @@ pub struct StackOptions {
     /// 1, or 3 with topics replicated three times and two acknowledgements.
     pub brokers: u16,
     pub shards: u16,
+    /// What the shards are.
+    pub database: Database,
     /// Replicas of each shard.
     pub replicas: u16,
     /// Kafka, MySQL, Redis and S3 only: no topics, no schema, no programs.
@@ -36,7 +39,7 @@ pub struct StackOptions {
     pub overrides: Vec<Override>,
     /// Variables that programs find in their environment; see [`StackOptions::env`].
     pub env: Vec<Variable>,
-    /// Options that every mysqld is started with, after the stack's own: `--max-connections=9`.
+    /// Options that every MySQL or MariaDB is started with, after ours: `--max-connections=9`.
     pub mysqld: Vec<String>,
     /// Lets `spill/` objects in without a signature.
     pub s3_unsigned_put: bool,
@@ -63,6 +66,7 @@ impl Default for StackOptions {
         Self {
             brokers: 1,
             shards: 1,
+            database: Database::Mysql,
             replicas: 0,
             servers_only: false,
             apis: 1,
@@ -100,7 +104,7 @@ impl StackOptions {
         self
     }
 
-    /// Starts every mysqld with one more option.
+    /// Starts every MySQL or MariaDB with one more option.
     #[must_use]
     pub fn mysqld(mut self, option: &str) -> Self {
         self.mysqld.push(option.into());

@@ -99,7 +99,7 @@ impl Servers {
         }
         for server in &self.mysql {
             let server = Arc::clone(server);
-            let template = artifacts.mysql_template.clone();
+            let template = artifacts.database.template.clone();
             work.spawn_blocking(move || server.prepare(&template));
         }
         fs::create_dir_all(dir.data("redis")).map_err(StackError::io("preparing redis"))?;
@@ -125,7 +125,7 @@ impl Servers {
             plans.push(Plan { spec, ready: Ready::Kafka(Arc::clone(broker)), wave: Wave::Servers });
         }
         for server in &self.mysql {
-            let spec = server.spec(&artifacts.mysql_base, dir.log(&server.name));
+            let spec = server.spec(&artifacts.database, dir.log(&server.name));
             plans.push(Plan { spec, ready: Ready::Mysql(Arc::clone(server)), wave: Wave::Servers });
         }
         let (binary, cwd) = (&artifacts.redis_server, dir.data("redis"));
@@ -184,9 +184,16 @@ fn lay_out_mysql(
             let (shard, data, port) = (shard.clone(), dir.data(&name), Port::take()?);
             let number = port.number();
             server_id += 1;
-            let last_options = options.mysqld.clone();
-            let server = MysqlServer { name, shard, server_id, port, follows, data, last_options };
-            servers.push(Arc::new(server));
+            servers.push(Arc::new(MysqlServer {
+                name,
+                shard,
+                server_id,
+                database: options.database,
+                port,
+                follows,
+                data,
+                last_options: options.mysqld.clone(),
+            }));
             follows = follows.or(Some(number));
         }
     }

@@ -193,7 +193,7 @@ async fn replicated(desk: &Desk, to: &Shard) -> Result<(), Failure> {
     if to.replicas.is_empty() {
         return Ok(());
     }
-    let gtids = Member::connect(desk, to, &to.primary).await?.status().await?.gtids;
+    let gtids = Member::connect(desk, to, &to.primary).await?.applied().await?;
     for replica in &to.replicas {
         let mut member = Member::connect(desk, to, &replica.url).await?;
         if !member.has(&gtids, REPLICATED_WITHIN).await? {

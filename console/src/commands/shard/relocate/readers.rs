@@ -135,11 +135,8 @@ async fn identified(server: &mut Server, login: &Login) -> Result<String, Reader
     if login.plugin.is_empty() || login.hash.is_empty() || !login.plugin.bytes().all(plain) {
         return Err(ReaderFault::Kind);
     }
-    let found = rows(server, "SELECT VERSION()", &[]).await?;
-    let version = found.first().map(|row| text(row, 0)).transpose();
-    let version = version.map_err(|error| server.fault(error.into()))?.unwrap_or_default();
     let plugin = &login.plugin;
-    if !version.contains("MariaDB") {
+    if !server.is_mariadb().await? {
         return Ok(format!("IDENTIFIED WITH {plugin} AS 0x{}", hex::encode(&login.hash)));
     }
     let plain = |b: &u8| b.is_ascii_alphanumeric() || b"*+/=.$".contains(b);
