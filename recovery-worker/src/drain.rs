@@ -1,13 +1,12 @@
 //! The worker's loop: look at the bucket and at Kafka, send objects on their way, retire those
 //! that have arrived. It holds no truth of its own: a crash at any point costs repetition only.
 //!
-//! Bounded: objects in flight and their bytes, objects awaiting, retirements in flight, and the listing's oldest
-//! part; what is postponed is remembered only as long as it is listed.
+//! Bounded: objects in flight and their bytes, objects awaiting, retirements in flight, and the
+//! listing's oldest part; what is postponed is remembered only as long as it is listed.
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::time::Duration;
 
-use spillway_proto::limits::SEALED_OBJECT_BYTES_MAX;
 use spillway_proto::object_key::ObjectKey;
 use spillway_publisher::LogGate;
 use spillway_runtime::admin::DependencyProbe;
@@ -26,6 +25,7 @@ use crate::progress::{GroupProgress, GroupWatch};
 use crate::republish::Published;
 use crate::retire::{self, RetireProof, Retired, Unproven};
 use crate::settings::DrainSettings;
+use crate::travelling::Travelling;
 
 /// Deletions at the same time; each is three small requests.
 const RETIREMENTS_IN_FLIGHT_MAX: usize = 32;
@@ -55,46 +55,6 @@ struct Awaiting {
 struct Later {
     until: Instant,
     pauses: Backoff,
-}
-
-/// Objects on their way, within both bounds.
-struct Travelling {
-    objects_max: usize,
-    bytes_max: u64,
-    objects: HashMap<Id, Listed>,
-    bytes: u64,
-}
-
-impl Travelling {
-    fn new(settings: &DrainSettings) -> Self {
-        let objects_max = settings.objects_in_flight as usize;
-        let bytes_max = settings.bytes_in_flight.get();
-        Self { objects_max, bytes_max, objects: HashMap::new(), bytes: 0 }
-    }
-
-    fn has_room(&self, next: &Listed) -> bool {
-        self.objects.len() < self.objects_max && self.bytes + weight(next) <= self.bytes_max
-    }
-
-    fn add(&mut self, task: Id, object: Listed) {
-        self.bytes += weight(&object);
-        self.objects.insert(task, object);
-    }
-
-    fn remove(&mut self, task: &Id) -> Option<Listed> {
-        let object = self.objects.remove(task)?;
-        self.bytes -= weight(&object);
-        Some(object)
-    }
-
-    fn objects(&self) -> impl Iterator<Item = &Listed> {
-        self.objects.values()
-    }
-}
-
-/// What an object takes of the room; of one that is too large nothing is read.
-fn weight(object: &Listed) -> u64 {
-    object.bytes.min(SEALED_OBJECT_BYTES_MAX as u64)
 }
 
 /// Dependencies as `/deepz` shows them.
@@ -417,40 +377,4 @@ impl Drain {
 
 fn postponed_pauses() -> Backoff {
     Backoff::new(POSTPONED_PAUSE.0, POSTPONED_PAUSE.1)
-}
-
-#[cfg(test)]
-mod tests {
-    use spillway_runtime::settings::Size;
-
-    use super::*;
-
-    #[tokio::test]
-    async fn what_is_on_its_way_has_a_bound_in_objects_and_one_in_bytes() {
-        let settings = DrainSettings {
-            objects_in_flight: 3,
-            bytes_in_flight: Size::mib(17),
-            ..DrainSettings::default()
-        };
-        let mut travelling = Travelling::new(&settings);
-        let mut tasks: JoinSet<()> = JoinSet::new();
-        let mut add = |travelling: &mut Travelling, bytes| {
-            let key = ObjectKey::parse("spill/0123456789abcdef0123456789abcdef").unwrap();
-            let object = Listed { key, etag: String::new(), bytes, modified_ms: 0 };
-            let room = travelling.has_room(&object);
-            let id = tasks.spawn(async {}).id();
-            if room {
-                travelling.add(id, object);
-            }
-            room.then_some(id)
-        };
-        // Nothing of it would be read, so it counts as the largest that is.
-        let large = add(&mut travelling, u64::MAX).unwrap();
-        assert!(add(&mut travelling, 2 << 20).is_none(), "its bytes don't fit");
-        assert!(add(&mut travelling, 1 << 20).is_some());
-        assert!(add(&mut travelling, 0).is_some());
-        assert!(add(&mut travelling, 0).is_none(), "three are enough");
-        assert!(travelling.remove(&large).is_some());
-        assert!(add(&mut travelling, 16 << 20).is_some(), "what arrived makes room");
-    }
 }

@@ -24,7 +24,7 @@ use crate::republish::{Published, RepublishError, Way, republish};
 use crate::retire;
 use crate::unseal::{Opened, Unfit, entitle, unseal};
 
-/// Objects that are opened and judged at once; each keeps a processor busy, and a decoder in memory.
+/// Objects that are opened and judged at once; each keeps a processor busy, and holds a decoder.
 pub const OPENED_AT_ONCE_MAX: usize = 4;
 
 /// What every journey needs; clones share it.

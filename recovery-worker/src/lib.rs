@@ -14,6 +14,7 @@ pub mod claim;
 pub mod pace;
 pub mod fetch;
 pub mod private_keys;
+pub mod travelling;
 pub mod unseal;
 pub mod republish;
 pub mod progress;

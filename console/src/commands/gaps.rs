@@ -24,8 +24,8 @@ const COLUMNS: [&str; 9] = [
 ];
 
 const STATE: usize = 7;
-const WORST_FIRST: &str = "FIELD(state, 'lost', 'quarantined', 'unknown_tail', 'late') = 0, state = 'lost' DESC, \
-     from_ts DESC";
+/// What nobody waits for any more comes last, what is lost first.
+const WORST_FIRST: &str = "state = 'declared', state = 'lost' DESC, from_ts DESC";
 
 /// `late` is a warning, `lost` is critical; what was declared is known and past.
 pub async fn run(desk: &Desk, filter: &Filter) -> Result<Answer, Failure> {

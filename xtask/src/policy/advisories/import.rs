@@ -3,7 +3,6 @@
 //! The form of an advisory there: a TOML block at the begin of a Markdown file, `[advisory]` with
 //! id and package, `[versions]` with requirements (EXAMPLE_ADVISORY.md of the database).
 
-use std::fmt::Write;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -96,8 +95,9 @@ fn write(list: &List) -> String {
     for Advisory { id, package, safe } in advisories {
         let safe: Vec<_> = safe.iter().map(|safe| format!("\"{safe}\"")).collect();
         let safe = safe.join(", ");
-        // Writing to a String can't fail.
-        let _ = writeln!(text, "  {{ id = \"{id}\", package = \"{package}\", safe = [{safe}] }},");
+        text.push_str(&format!(
+            "  {{ id = \"{id}\", package = \"{package}\", safe = [{safe}] }},\n"
+        ));
     }
     text.push_str("]\n");
     text
