@@ -10,9 +10,6 @@ use spillway_proto::verdict::Refusal;
 
 use crate::receive::Record;
 
-/// Above this a seq can't have been counted; the views reckon in signed 64 bits.
-const SEQ_MAX: u64 = 1 << 62;
-
 /// Why a record can never be applied. The word goes into the dead letter, the ledger and a metric.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum Reason {
@@ -26,8 +23,6 @@ pub enum Reason {
     EnvironmentMismatch,
     #[error("the batch belongs to another partition")]
     PartitionMismatch,
-    #[error("a seq no agent can have counted to")]
-    ImpossibleSeq,
     #[error("points lie further in the future than allowed")]
     FutureTime,
     #[error("a series has the 64-bit id of another one")]
@@ -48,7 +43,6 @@ impl Reason {
             Self::KeyMismatch => "key-mismatch",
             Self::EnvironmentMismatch => "environment-mismatch",
             Self::PartitionMismatch => "partition-mismatch",
-            Self::ImpossibleSeq => "impossible-seq",
             Self::FutureTime => "future-time",
             Self::SeriesCollision => "series-collision",
             Self::TooManySeries => "too-many-series",
@@ -67,7 +61,6 @@ impl Reason {
             | Self::KeyMismatch
             | Self::EnvironmentMismatch
             | Self::PartitionMismatch
-            | Self::ImpossibleSeq
             | Self::RefusedByMysql(_) => false,
         }
     }
@@ -122,14 +115,7 @@ fn misnamed(view: &FrameView<'_>, record: &Record, partitioning: Partitioning) -
     if partitioning.partition_of(view.environment, view.host) != record.partition {
         return Some(Reason::PartitionMismatch);
     }
-    let seq = match view.header.id {
-        BatchId::Sequenced { seq, .. } => seq,
-        BatchId::Content { .. } => 0,
-    };
-    let named = view.previous.iter().map(|previous| previous.last_seq);
-    let declared = view.declarations.iter().map(|declaration| declaration.last_seq);
-    let highest = named.chain(declared).fold(seq, u64::max);
-    (highest > SEQ_MAX).then_some(Reason::ImpossibleSeq)
+    None
 }
 
 /// Who sent a batch whose frame passed.

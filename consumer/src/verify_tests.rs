@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use spillway_proto::frame::Encoder;
 use spillway_proto::kafka_record::Lane;
-use spillway_proto::{Batch, BatchId, Kind, Point, PreviousEpoch, Series};
+use spillway_proto::{Batch, BatchId, Kind, Point, Series};
 use uuid::Uuid;
 
 use super::*;
@@ -83,12 +83,4 @@ fn a_flipped_bit_anywhere_in_the_frame_is_found() {
         let damaged = Record { value: Some(bytes.into()), ..good.clone() };
         assert!(matches!(refused(&damaged), Some(Reason::Frame(_))), "byte {at}");
     }
-}
-
-#[test]
-fn a_seq_nobody_can_have_counted_to_is_refused_wherever_it_stands() {
-    assert_eq!(refused(&record(&batch(u64::MAX))), Some(Reason::ImpossibleSeq));
-    let epoch = Uuid::from_u128(9);
-    let previous = Some(PreviousEpoch { epoch, last_seq: u64::MAX });
-    assert_eq!(refused(&record(&Batch { previous, ..batch(1) })), Some(Reason::ImpossibleSeq));
 }

@@ -29,10 +29,16 @@ impl BatchId {
     /// so that one tenant's bytes can never shadow another's.
     #[must_use]
     pub fn content_of(environment: &str, content: &[u8]) -> Self {
+        Self::content_of_parts(environment, &[content])
+    }
+
+    /// The same for content in several pieces.
+    #[must_use]
+    pub fn content_of_parts(environment: &str, content: &[&[u8]]) -> Self {
         let mut hasher = Xxh3::new();
         hasher.update(&(environment.len() as u64).to_le_bytes());
         hasher.update(environment.as_bytes());
-        hasher.update(content);
+        content.iter().for_each(|piece| hasher.update(piece));
         Self::Content { hash: hasher.digest128() }
     }
 

@@ -59,6 +59,9 @@ pub const VERSION_BYTES_MAX: usize = 64;
 /// start fits the `INT UNSIGNED` seconds of MySQL (2106-02-07).
 pub const TS_MS_MAX: i64 = (u32::MAX as i64 / WINDOW_S as i64) * WINDOW_MS;
 
+/// Above this a seq can't have been counted; what is computed from seqs is signed and has 64 bits.
+pub const SEQ_MAX: u64 = 1 << 62;
+
 /// Partitions of each topic, unless chosen otherwise at `topics create`. Fixed for life.
 pub const PARTITIONS_DEFAULT: u16 = 64;
 /// Partitions of one group: an environment's hosts spread over one group. Fixed for life.

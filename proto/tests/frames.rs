@@ -158,6 +158,35 @@ fn one_over_each_limit_is_refused_before_it_is_sent() {
     });
 }
 
+/// Names would pass for those of another batch, or be poison where nobody can refuse them any more.
+#[test]
+fn an_id_that_was_neither_counted_nor_computed_is_refused() {
+    let batch = sample();
+    let (agent_id, epoch) = (Uuid::from_u128(1), Uuid::from_u128(2));
+    let counted = |seq| BatchId::Sequenced { agent_id, epoch, seq };
+    let declaration = Declaration { last_seq: u64::MAX, ..batch.declarations[0].clone() };
+    for wrong in [
+        Batch { id: counted(limits::SEQ_MAX + 1), ..batch.clone() },
+        Batch { previous: Some(PreviousEpoch { epoch, last_seq: u64::MAX }), ..batch.clone() },
+        Batch { declarations: vec![declaration], ..batch.clone() },
+        Batch { id: BatchId::Content { hash: 1 }, ..batch.clone() },
+    ] {
+        let refused = Encoder::new().encode(&wrong).unwrap_err();
+        assert!(matches!(refused, EncodeError::Invalid(FrameError::Content(_))), "{refused:?}");
+    }
+    Encoder::new().encode(&Batch { id: counted(limits::SEQ_MAX), ..batch.clone() }).unwrap();
+
+    let (mut own, mut others) = (batch.clone(), Batch { environment: "acme".into(), ..batch });
+    let others = Encoder::new().encode_by_content(&mut others).unwrap();
+    let mut forged = Encoder::new().encode_by_content(&mut own).unwrap().to_vec();
+    assert!(Decoder::new().decode(&forged).is_ok());
+    forged[32..72].copy_from_slice(&others[32..72]);
+    let crc = crc32c::crc32c(&forged[8..]);
+    forged[4..8].copy_from_slice(&crc.to_le_bytes());
+    let refused = Decoder::new().decode(&forged).err().unwrap();
+    assert!(matches!(refused, FrameError::Content(_)), "another's content id: {refused:?}");
+}
+
 #[test]
 fn a_header_that_promises_the_world_allocates_nothing() {
     let mut bomb = encode(&sample()).to_vec();
@@ -206,7 +235,7 @@ proptest! {
     #[test]
     fn any_batch_survives_bit_for_bit(
         series in proptest::collection::vec(any_series(), 0..20),
-        seq in 1..u64::MAX,
+        seq in 1..=limits::SEQ_MAX,
         window in 0..400_000_000_u32,
     ) {
         let id = BatchId::Sequenced { agent_id: Uuid::from_u128(1), epoch: Uuid::max(), seq };

@@ -83,6 +83,10 @@ pub async fn claim(
         Err(BucketError::Missing(_)) => None,
         // Nothing of ours is that long: it is overwritten like any claim that can't be read.
         Err(BucketError::TooLong { .. }) => Some((None, String::new())),
+        // All of it, and not what its checksum says: damaged, and nothing rests on it.
+        Err(BucketError::CutOff { got, expected, .. }) if got == expected => {
+            Some((None, String::new()))
+        }
         Err(error) => return Err(error),
     };
     let held = found.as_ref().and_then(|(stored, _)| stored.as_ref());

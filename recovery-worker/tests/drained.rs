@@ -224,6 +224,25 @@ async fn whatever_s3_answers_nothing_is_lost_and_it_drains_when_s3_is_well_again
     assert_eq!(worker.stop().await, 0);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_damaged_claim_holds_up_no_object() {
+    let rig = Rig::start().await;
+    let key = rig.park(&[frame(1)]).await;
+    let claim = bytes::Bytes::from_static(b"{}");
+    rig.bucket.put(&claim_of(&key), claim, Condition::Always).await.unwrap();
+    let spoil = Spoil { method: "GET", part: "/claims/", fault: Fault::Garble, times: u64::MAX };
+    rig.s3.faults().add(spoil);
+    let worker = rig.worker();
+    until("drained, though its claim can never be read", async || {
+        rig.kafka.commit_all().await;
+        worker.metrics.objects_drained.get() == 1
+    })
+    .await;
+    rig.s3.faults().heal();
+    assert!(!rig.exists(&claim_of(&key)).await);
+    assert_eq!(worker.stop().await, 0);
+}
+
 fn reason(reason: &'static str) -> spillway_recovery_worker::metrics::Reason {
     spillway_recovery_worker::metrics::Reason { reason }
 }

@@ -1,7 +1,8 @@
 //! The straight way: what was published is readable, once, and everything beside it is right.
 
+use spillway_proto::HostInfo;
+use spillway_proto::frame::Encoder;
 use spillway_proto::kafka_record::Lane;
-use spillway_proto::{BatchId, HostInfo};
 use spillway_runtime::program::Drained;
 
 use super::batches::{Agent, recent_window};
@@ -84,10 +85,11 @@ async fn a_sender_that_does_not_count_is_recognised_by_content() {
     let mut site = Site::new().await;
     let agent = Agent::new("demo", "proxy");
     let mut batch = agent.batch(1, &[1.0, 2.0]);
-    batch.id = BatchId::content_of("demo", b"first");
+    Encoder::new().encode_by_content(&mut batch).unwrap();
     site.publish(Lane::Live, &batch);
     site.publish(Lane::Live, &batch);
-    batch.id = BatchId::content_of("demo", b"second");
+    batch.series[0].points[1].value = 3.0;
+    Encoder::new().encode_by_content(&mut batch).unwrap();
     site.publish(Lane::Live, &batch);
     let consumer = site.start(site.settings());
     let counted = "SELECT applied_batches * 100 + duplicate_batches \

@@ -1,6 +1,6 @@
 //! A point is stored once, whoever sends it how often; the last writer wins.
 
-use spillway_proto::BatchId;
+use spillway_proto::frame::Encoder;
 use spillway_proto::kafka_record::Lane;
 
 use super::batches::Agent;
@@ -23,7 +23,7 @@ async fn rows_that_exist_are_merged_by_time_and_the_last_writer_wins() {
             expected.insert(point.ts_ms - i64::from(start) * 1_000, point.value);
         }
         batch.window_ts = start;
-        batch.id = BatchId::content_of("demo", &round.to_le_bytes());
+        Encoder::new().encode_by_content(&mut batch).unwrap();
         site.publish(Lane::Live, &batch);
         let applied = "SELECT COUNT(*) FROM spillway_store.audit";
         site.until(applied, i64::from(round) + 1).await;

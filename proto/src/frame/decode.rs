@@ -10,6 +10,7 @@ use super::columns::{Columns, count_varints, take_signed, take_u32};
 use super::names;
 use super::{FrameError, HEADER_BYTES, Header, Verified, check, within};
 use crate::batch::{Batch, Declaration, HostInfo, Kind, Point, PreviousEpoch, Series};
+use crate::batch_id::BatchId;
 use crate::limits;
 
 /// Decodes frames one after the other, keeping its buffer (≤ `FRAME_RAW_BYTES_MAX`).
@@ -90,6 +91,12 @@ struct Entry {
     points: u32,
 }
 
+/// The id of a batch that is named by its content: its window's start (little-endian) and its
+/// body before compression.
+pub(super) fn content_id(environment: &str, window_ts: u32, raw: &[u8]) -> BatchId {
+    BatchId::content_of_parts(environment, &[&window_ts.to_le_bytes(), raw])
+}
+
 /// One series of a frame.
 #[derive(Clone, Copy)]
 pub struct SeriesView<'a> {
@@ -138,6 +145,7 @@ impl<'a> FrameView<'a> {
         };
         check_environment(view.environment)?;
         check_host(view.host)?;
+        view.check_id(raw)?;
         let mut refs = columns.label_refs;
         while !refs.is_empty() {
             view.label_refs.push(take_u32(&mut refs)?);
@@ -146,6 +154,26 @@ impl<'a> FrameView<'a> {
         view.strings = columns.strings;
         view.check_series()?;
         Ok(view)
+    }
+
+    /// A name that was not counted or computed could keep others from being heard: a seq beyond all
+    /// counting is poison further on, and an id that is another's content would pass for its copy.
+    fn check_id(&self, raw: &[u8]) -> Result<(), FrameError> {
+        let seq = match self.header.id {
+            BatchId::Sequenced { seq, .. } => seq,
+            id @ BatchId::Content { .. } => {
+                if id != content_id(self.environment, self.header.window_ts, raw) {
+                    return Err(FrameError::Content("the id is not that of this content"));
+                }
+                0
+            }
+        };
+        let before = self.previous.iter().map(|previous| previous.last_seq);
+        let declared = self.declarations.iter().map(|declaration| declaration.last_seq);
+        if before.chain(declared).fold(seq, u64::max) > limits::SEQ_MAX {
+            return Err(FrameError::Content("a seq no agent can have counted to"));
+        }
+        Ok(())
     }
 
     fn read_entries(&mut self, columns: &Columns<'a>) -> Result<(), FrameError> {

@@ -8,9 +8,9 @@ use bytes::Bytes;
 use prost::Message as _;
 
 use super::body::{Body, DeclarationMessage, HostInfoMessage, PreviousEpochMessage};
+use super::decode::content_id;
 use super::{CHECKED_FROM, Decoder, FrameError, HEADER_BYTES, MAGIC, VERSION, within};
 use crate::batch::{Batch, HostInfo};
-use crate::batch_id::BatchId;
 use crate::limits::{BATCH_POINTS_MAX, BATCH_SERIES_MAX, FRAME_RAW_BYTES_MAX};
 
 /// zstd's level: 1 costs an agent next to nothing, and doubles barely shrink further above it.
@@ -42,9 +42,7 @@ impl Encoder {
     /// whatever id it holds: for senders that do not count.
     pub fn encode_by_content(&mut self, batch: &mut Batch) -> Result<Bytes, EncodeError> {
         let raw = raw_of(batch)?;
-        let mut content = batch.window_ts.to_le_bytes().to_vec();
-        content.extend_from_slice(&raw);
-        batch.id = BatchId::content_of(&batch.environment, &content);
+        batch.id = content_id(&batch.environment, batch.window_ts, &raw);
         self.finish(batch, &raw)
     }
 

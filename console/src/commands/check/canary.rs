@@ -86,7 +86,6 @@ impl Canary {
         let window_ts = spillway_proto::batch::window_of(now).ok_or(CanaryFault::Clock)?;
         // Its own time is a value that no other canary has.
         let value = now as f64;
-        let id = BatchId::content_of(environment, format!("{METRIC} {way} {now}").as_bytes());
         let series = Series {
             metric: METRIC.to_owned(),
             labels: vec![("way".to_owned(), way.to_owned())],
@@ -94,8 +93,9 @@ impl Canary {
             unit: String::new(),
             points: vec![Point { ts_ms: now, value }],
         };
-        let batch = Batch {
-            id,
+        let mut batch = Batch {
+            // The encoder's to give; the canary's own time makes it one that no other has.
+            id: BatchId::Content { hash: 0 },
             environment: environment.to_owned(),
             host: HOST.to_owned(),
             window_ts,
@@ -105,7 +105,8 @@ impl Canary {
             closing: false,
             host_info: None,
         };
-        Ok(Self { id, frame: Encoder::new().encode(&batch)?, window_ts, value, way })
+        let frame = Encoder::new().encode_by_content(&mut batch)?;
+        Ok(Self { id: batch.id, frame, window_ts, value, way })
     }
 }
 
