@@ -73,3 +73,25 @@ async fn credentials_and_refusals_are_in_influx_s_words() {
     assert_eq!(stage.send("/write", &[("Content-Encoding", "br")], b"a b=1").await.status, 415);
     assert_eq!(stage.send("/write", &[], b"\xff\xfe b=1").await.status, 400);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_query_is_one_create_database_and_nothing_beside_it() {
+    let stage = stage(|_| {}).await;
+    let form = ("Content-Type", "application/x-www-form-urlencoded");
+    for (query, status) in [
+        ("CREATE DATABASE x", 200),
+        (" create database \"a; b\\\" c\" ; ", 200),
+        ("CREATE DATABASE x WITH DURATION 1d REPLICATION 1 NAME 'a;b'", 200),
+        ("CREATE DATABASE x; DROP DATABASE y", 400),
+        ("CREATE DATABASE x;; ", 400),
+        ("CREATE DATABASE \"x; DROP DATABASE y", 400),
+        ("CREATE DATABASE x DROP DATABASE y", 400),
+        ("CREATE DATABASE", 400),
+        ("CREATE DATABASE ;", 400),
+        ("SHOW DATABASES", 400),
+    ] {
+        let body = form_urlencoded::Serializer::new(String::new()).append_pair("q", query).finish();
+        let reply = stage.send("/query", &[form], body.as_bytes()).await;
+        assert_eq!(reply.status, status, "{query}: {reply:?}");
+    }
+}
