@@ -22,7 +22,6 @@ use crate::http::dialect::{Dialect, empty, in_json};
 use crate::http::foreign::{self, Unreadable, parameter};
 use crate::http::respond::{Answer, DETAIL_BYTES_MAX, ErrorId, Problem};
 use crate::unpack::Coding;
-use crate::wire::Malformed;
 
 pub use spillway_proto::line_protocol::Precision;
 
@@ -71,11 +70,10 @@ where
 /// # Errors
 /// [`Unreadable`].
 pub fn read(body: &[u8], precision: Precision, intake: &mut Intake) -> Result<usize, Unreadable> {
-    let body = str::from_utf8(body).map_err(|_| Malformed("a text that is not UTF-8"))?;
     let (mut line, mut left_out) = (Line::default(), 0);
     for (number, text) in lines(body) {
         let place = ("line", number);
-        match parse(text, &mut line) {
+        match text.and_then(|text| parse(text, &mut line)) {
             Ok(()) => left_out += put(&line, place, precision, intake)?,
             Err(fault) => intake.refusals.add(1, place, &fault),
         }
