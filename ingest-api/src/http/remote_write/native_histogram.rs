@@ -154,8 +154,8 @@ impl Native {
         few(Histogram { buckets: below.chain(zero).chain(above).collect(), ..histogram })
     }
 
-    /// As Prometheus has it (`model/histogram`, `Histogram.Validate`): the parts are the count, or no
-    /// more than it where NaN was observed, which is in no bucket. Floats add up to no last digit.
+    /// As Prometheus has it (`model/histogram`, `Histogram.Validate`): the parts are the count, or
+    /// no more than it where NaN was observed, which is in no bucket. Floats are not added up.
     fn adds_up(&self) -> bool {
         let (count, zero) = (i128::from(self.whole.0), i128::from(self.whole.1));
         let total = zero + self.positive.total() + self.negative.total();
