@@ -115,7 +115,7 @@ impl Assembler {
         if self.parts.identity.look_at_clocks(ended.wall_ms, ended.boot_ms) {
             self.batches_until_host_info = 0;
         }
-        let mut packed = lots::Packed::new(window.take_packs());
+        let mut packed = lots::Packed::new(window.take_packs(), ended.ts_ms);
         let mut series = window.into_series();
         series.push(heartbeat(ended.ts_ms));
         let mut all_kept = self.batches(lots::cut(series), window_ts).await;

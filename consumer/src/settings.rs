@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use spillway_proto::limits::FUTURE_MS_MAX;
 use spillway_publisher::KafkaSettings;
 use spillway_runtime::mysql::MysqlSettings;
 use spillway_runtime::settings::{
@@ -99,7 +100,8 @@ pub struct StoreSettings {
     pub retry_pause_max: Dur,
     /// Points older than this at their append are counted as expired. The keeper's raw retention.
     pub raw_retention: Dur,
-    /// Points further ahead of their append than this send their batch to dead letters.
+    /// Points further ahead of their append than this send their batch to dead letters. At least
+    /// 1h: ingest-api and agents let points through that are up to 55 minutes ahead.
     pub future_max: Dur,
     /// How long the ledger remembers an epoch. The keeper's ledger retention.
     pub ledger_retention: Dur,
@@ -285,9 +287,9 @@ impl Settings for ConsumerSettings {
             "must be at least store.raw_retention, or a late batch could count twice",
         );
         check(
-            millis(store.future_max) <= 86_400_000,
+            (FUTURE_MS_MAX as u128..=86_400_000).contains(&millis(store.future_max)),
             "store.future_max",
-            "must be at most 1d: partitions are made only days ahead",
+            "must be between 1h (senders are held to less) and 1d (partitions reach days ahead)",
         );
         problems
     }
@@ -307,6 +309,17 @@ mod tests {
     #[test]
     fn the_defaults_are_valid() {
         assert_eq!(ConsumerSettings::default().validate(), vec![]);
+    }
+
+    #[test]
+    fn a_future_shorter_than_what_the_edge_lets_through_is_refused() {
+        let mut settings = ConsumerSettings::default();
+        for minutes in [59, 24 * 60 + 1] {
+            settings.store.future_max = Dur::from_secs(minutes * 60);
+            let problems = settings.validate();
+            assert_eq!(problems.len(), 1);
+            assert_eq!(problems[0].path, "store.future_max");
+        }
     }
 
     #[test]

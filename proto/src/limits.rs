@@ -61,6 +61,13 @@ pub const TS_MS_MAX: i64 = (u32::MAX as i64 / WINDOW_S as i64) * WINDOW_MS;
 
 /// Above this a seq can't have been counted; what is computed from seqs is signed and has 64 bits.
 pub const SEQ_MAX: u64 = 1 << 62;
+/// How far ahead of its append a point is taken at least: the least and the usual value of the
+/// consumer's `store.future_max`. Whatever lies further ahead costs its whole batch there.
+pub const FUTURE_MS_MAX: i64 = 3_600_000;
+/// How far ahead of its own clock an edge (ingest-api for foreign bodies, the agent for times that
+/// its inputs state) lets a point through. A batch is appended after it was judged, so only a
+/// broker's clock that is behind the edge's can make it look further ahead: by as much as is left.
+pub const EDGE_FUTURE_MS_MAX: i64 = FUTURE_MS_MAX - 5 * 60_000;
 
 /// Partitions of each topic, unless chosen otherwise at `topics create`. Fixed for life.
 pub const PARTITIONS_DEFAULT: u16 = 64;
@@ -88,5 +95,6 @@ const _: () = assert!(BATCH_SERIES_MAX < BATCH_STRINGS_MAX);
 const _: () = assert!(BATCH_POINTS_MAX * 9 <= FRAME_RAW_BYTES_MAX);
 const _: () = assert!(PARTITIONS_DEFAULT.is_multiple_of(PARTITION_GROUP_DEFAULT));
 const _: () = assert!(PARTITIONS_DEFAULT <= PARTITIONS_MAX);
+const _: () = assert!(0 < EDGE_FUTURE_MS_MAX && EDGE_FUTURE_MS_MAX < FUTURE_MS_MAX);
 const _: () = assert!(LABEL_NAME_BYTES_MAX + LABEL_VALUE_BYTES_MAX <= LABELS_BYTES_MAX);
 const _: () = assert!(TS_MS_MAX / 1_000 <= u32::MAX as i64);

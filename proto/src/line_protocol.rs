@@ -51,6 +51,8 @@ pub struct Line<'a> {
 /// Why a line is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum LineFault {
+    #[error("it is not UTF-8")]
+    NotText,
     #[error("the measurement is missing")]
     Measurement,
     #[error("the measurement is longer than {METRIC_BYTES_MAX} bytes")]
@@ -72,8 +74,8 @@ pub enum LineFault {
 }
 
 /// The lines of a body with their numbers, from 1; empty ones and comments are left out. A line
-/// break inside a field's text does not end a line.
-pub fn lines(body: &str) -> impl Iterator<Item = (usize, &str)> {
+/// break inside a field's text does not end a line. One that is not UTF-8 is a fault of its own.
+pub fn lines(body: &[u8]) -> impl Iterator<Item = (usize, Result<&str, LineFault>)> {
     let mut rest = body;
     let mut next = 1;
     let all = iter::from_fn(move || {
@@ -82,18 +84,28 @@ pub fn lines(body: &str) -> impl Iterator<Item = (usize, &str)> {
         }
         let number = next;
         let (line, after) = rest.split_at(end_of_line(rest));
-        rest = after.strip_prefix('\n').unwrap_or(after);
-        next += 1 + line.bytes().filter(|byte| *byte == b'\n').count();
-        Some((number, line.trim_matches([' ', '\t', '\r', '\0'])))
+        rest = after.strip_prefix(b"\n").unwrap_or(after);
+        next += 1 + line.iter().filter(|byte| **byte == b'\n').count();
+        Some((number, trimmed(line)))
     });
-    all.filter(|(_, line)| !line.is_empty() && !line.starts_with('#'))
+    let says = all.filter(|(_, line)| !line.is_empty() && !line.starts_with(b"#"));
+    says.map(|(number, line)| (number, str::from_utf8(line).map_err(|_| LineFault::NotText)))
+}
+
+/// Without what may stand around a line.
+fn trimmed(line: &[u8]) -> &[u8] {
+    let says = |byte: &u8| !matches!(byte, b' ' | b'\t' | b'\r' | b'\0');
+    let from = line.iter().position(says).unwrap_or(line.len());
+    let to = line.iter().rposition(says).map_or(from, |last| last + 1);
+    line.get(from..to).unwrap_or_default()
 }
 
 /// Where the first line of `text` ends.
-fn end_of_line(text: &str) -> usize {
+fn end_of_line(text: &[u8]) -> usize {
     let (mut escaped, mut in_fields, mut in_value, mut quoted) = (false, false, false, false);
-    let comment = text.trim_start_matches([' ', '\t', '\0']).starts_with('#');
-    for (at, byte) in text.bytes().enumerate() {
+    let begin = text.iter().find(|byte| !matches!(byte, b' ' | b'\t' | b'\0'));
+    let comment = begin == Some(&b'#');
+    for (at, byte) in text.iter().enumerate() {
         match byte {
             b'\n' if !quoted => return at,
             _ if comment => {}

@@ -188,6 +188,16 @@ fn an_id_that_was_neither_counted_nor_computed_is_refused() {
 }
 
 #[test]
+fn a_series_with_one_label_too_many_hears_so_also_alone_in_its_batch() {
+    let mut batch = sample();
+    batch.series.truncate(1);
+    batch.series[0].labels =
+        (0..=limits::LABELS_MAX).map(|n| (format!("l{n:04}"), "v".to_owned())).collect();
+    let error = Encoder::new().encode(&batch).unwrap_err();
+    assert!(error.to_string().contains("labels of one series is 65, the limit is 64"), "{error}");
+}
+
+#[test]
 fn a_header_that_promises_the_world_allocates_nothing() {
     let mut bomb = encode(&sample()).to_vec();
     for at in [12, 16, 20, 24] {

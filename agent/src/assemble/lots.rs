@@ -4,7 +4,7 @@ use spillway_proto::{Series, limits};
 
 use super::Window;
 use crate::collect::tray::Pack;
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, Reason};
 
 /// Series of what comes out of packs in one batch. Below the limit: while a batch is made, each
 /// takes about 1 KB, and the agent's memory is not ours.
@@ -37,13 +37,17 @@ pub struct Packed {
     packs: std::vec::IntoIter<Pack>,
     /// The one under way, and how many of its readings were taken.
     current: Option<(Pack, usize)>,
+    /// What lies later would cost its whole batch where it is stored.
+    latest_ms: i64,
 }
 
 impl Packed {
-    pub fn new(packs: Vec<Pack>) -> Self {
+    /// Packs of a window that ended at `now_ms`.
+    pub fn new(packs: Vec<Pack>, now_ms: i64) -> Self {
         let mut packs = packs.into_iter();
         let current = packs.next().map(|pack| (pack, 0));
-        Self { packs, current }
+        let latest_ms = now_ms.saturating_add(limits::EDGE_FUTURE_MS_MAX);
+        Self { packs, current, latest_ms }
     }
 
     /// The next lot; none when all was taken.
@@ -54,8 +58,13 @@ impl Packed {
                 if lot.series() >= PACKED_SERIES_MAX || points >= PACKED_POINTS_MAX {
                     return Some(lot.into_series());
                 }
-                lot.place(ts_ms, reading, metrics);
                 *taken += 1;
+                if ts_ms > self.latest_ms {
+                    let reason = Reason { reason: "future-time" };
+                    metrics.points_dropped.get_or_create(&reason).inc();
+                    continue;
+                }
+                lot.place(ts_ms, reading, metrics);
                 points += 1;
             }
             self.current = self.packs.next().map(|pack| (pack, 0));

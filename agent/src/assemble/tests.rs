@@ -179,6 +179,30 @@ async fn what_lay_in_the_tray_travels_whole_in_as_many_batches_as_it_needs() {
 }
 
 #[tokio::test]
+async fn a_reading_too_far_ahead_costs_itself_and_no_other() {
+    let tray = Tray::new(1 << 20);
+    let now_ms = i64::from(WINDOW_TS) * 1_000;
+    let mut pack = tray.pack(Labels::new());
+    let latest_ms = now_ms + limits::EDGE_FUTURE_MS_MAX;
+    for (metric, ts_ms) in
+        [("far", i64::MAX), ("a", now_ms), ("a", latest_ms), ("far", latest_ms + 1)]
+    {
+        let (labels, kind, unit, value) = (&[], Kind::Gauge, "", 1.0);
+        pack.push(&Sample { metric, labels, kind, unit, ts_ms, value }).unwrap();
+    }
+    tray.put(pack).unwrap();
+    let mut all = window([]);
+    all.carry(tray.drain());
+    let (batches, metrics, _) = house().run(vec![all]).await;
+    let series = batches.iter().flat_map(|batch| &batch.series);
+    let stored = series.flat_map(|one| one.points.iter().map(|point| (&*one.metric, point.ts_ms)));
+    let stored: Vec<_> = stored.filter(|(metric, _)| *metric != HEARTBEAT).collect();
+    assert_eq!(stored, [("a", now_ms), ("a", latest_ms)]);
+    let dropped = Reason { reason: "future-time" };
+    assert_eq!(metrics.points_dropped.get_or_create(&dropped).get(), 2);
+}
+
+#[tokio::test]
 async fn one_bad_series_costs_itself_only_and_no_seq() {
     let mut bad = reading("bad", 1.0);
     // A label twice: nothing the inputs say, but the frame forbids it.

@@ -14,8 +14,6 @@ use super::tray::{Pack, Sample, Unpackable};
 /// Why a body is refused, as a whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BadLines {
-    #[error("line {line} is not UTF-8")]
-    NotText { line: usize },
     #[error("line {line}: {why}")]
     Line { line: usize, why: LineFault },
     #[error("line {line}: the time is out of range; is the precision right?")]
@@ -35,13 +33,10 @@ pub fn read(
     out: &mut Pack,
 ) -> Result<usize, BadLines> {
     let before = out.len();
-    let body = std::str::from_utf8(bytes).map_err(|error| {
-        let sound = bytes.get(..error.valid_up_to()).unwrap_or_default();
-        BadLines::NotText { line: 1 + sound.iter().filter(|byte| **byte == b'\n').count() }
-    })?;
     let (mut parsed, mut metric) = (Line::default(), String::new());
-    for (line, text) in lines(body) {
-        parse(text, &mut parsed).map_err(|why| BadLines::Line { line, why })?;
+    for (line, text) in lines(bytes) {
+        text.and_then(|text| parse(text, &mut parsed))
+            .map_err(|why| BadLines::Line { line, why })?;
         let ts_ms = parsed.time.map_or(now_ms, |time| precision.to_ms(time));
         if !(0..=limits::TS_MS_MAX).contains(&ts_ms) {
             return Err(BadLines::Time { line });

@@ -56,7 +56,7 @@ fn what_is_no_line_is_told_by_its_reason_and_number() {
     let tray = Tray::new(1 << 16);
     let mut pack = tray.pack(Labels::new());
     let got = read(b"a v=1\nb v=\"\xff\"", Precision::Nanoseconds, 7, &mut pack);
-    assert_eq!(got, Err(BadLines::NotText { line: 2 }));
+    assert_eq!(got, Err(BadLines::Line { line: 2, why: LineFault::NotText }));
 }
 
 proptest! {

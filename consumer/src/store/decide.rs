@@ -9,6 +9,7 @@ use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use spillway_proto::series::host_id;
 use spillway_proto::{BatchId, Declaration};
 use sqlx::mysql::MySqlConnection;
 use uuid::Uuid;
@@ -21,6 +22,7 @@ use super::ranges::Run;
 use super::statement::{Sql, get, get_id, run};
 use super::{FreshBy, StoreError, Work};
 use crate::mutant::{Mutant, is, turn};
+use crate::verify::Named;
 
 /// Ids looked up in `audit` by one statement.
 const IDS_PER_STATEMENT: usize = 500;
@@ -96,11 +98,17 @@ fn keys_of(work: &Work<'_>) -> BTreeSet<Key> {
         keys.extend(batch.declarations.iter().map(|declaration| of(declaration.epoch)));
     }
     for named in work.quarantined.iter().filter_map(|letter| letter.refused.batch.as_ref()) {
-        if let BatchId::Sequenced { agent_id, epoch, .. } = named.id {
-            keys.insert(key(agent_id, epoch));
-        }
+        keys.insert(key_of(named));
     }
     keys
+}
+
+/// Where a dead letter is counted.
+fn key_of(named: &Named) -> Key {
+    match named.id {
+        BatchId::Sequenced { agent_id, epoch, .. } => key(agent_id, epoch),
+        BatchId::Content { .. } => Key::uncounted(host_id(&named.environment, &named.host)),
+    }
 }
 
 fn key(agent_id: Uuid, epoch: Uuid) -> Key {
@@ -320,21 +328,37 @@ impl Judging<'_> {
             || born_ms.is_none_or(|born_ms| born_ms >= oldest_ms)
     }
 
-    /// Records in dead letters whose batch is known leave a named gap.
+    /// Records in dead letters whose batch is known leave a named gap; those of senders that do not
+    /// count, which have no seq to miss, an event and a count in their host's row.
     fn quarantine(&mut self) {
         let work = self.work;
+        let mut uncounted: BTreeMap<(&str, &str, &'static str), (u64, u64)> = BTreeMap::new();
         for letter in work.quarantined {
             let Some(named) = &letter.refused.batch else { continue };
-            let BatchId::Sequenced { agent_id, epoch, seq } = named.id else { continue };
-            let entry = self.book.entry(key(agent_id, epoch), || Owner {
+            let reason = letter.refused.reason.word();
+            let entry = self.book.entry(key_of(named), || Owner {
                 environment: named.environment.clone(),
                 host: named.host.clone(),
                 partition: letter.partition,
             });
             entry.spoke = true;
-            let run = Run { first: seq, last: seq };
-            entry.epoch.note(run, Cause::Quarantined, letter.refused.reason.word());
+            if let BatchId::Sequenced { seq, .. } = named.id {
+                let run = Run { first: seq, last: seq };
+                entry.epoch.note(run, Cause::Quarantined, reason);
+                continue;
+            }
+            entry.epoch.counts.letters += 1;
+            let sums = uncounted.entry((&named.environment, &named.host, reason)).or_default();
+            *sums = (sums.0 + 1, sums.1.saturating_add(named.points));
         }
+        let tell = |((environment, host, reason), (batches, points)): (_, (u64, u64))| {
+            let (environment, host): (&str, &str) = (environment, host);
+            let text =
+                format!("{batches} batches of {points} points are in dead letters: {reason}");
+            let (environment, host) = (Some(environment.to_owned()), Some(host.to_owned()));
+            Event { environment, host, kind: "quarantined", text }
+        };
+        self.events.extend(uncounted.into_iter().map(tell));
     }
 
     fn tell(&mut self, batch: &Draft, why: Why) {

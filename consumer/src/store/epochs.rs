@@ -62,6 +62,7 @@ struct Stored {
     points: u64,
     expired: u64,
     duplicates: u64,
+    quarantined: u64,
     last_applied_at: i64,
     runs: Vec<Run>,
 }
@@ -174,6 +175,13 @@ impl Entry {
         let stored = self.stored.as_ref().map_or(0, |stored| stored.batches);
         stored.saturating_add(self.epoch.counts.uncounted)
     }
+
+    fn quarantined_batches(&self, key: Key) -> u64 {
+        if key.counts() {
+            return self.epoch.noted(Cause::Quarantined);
+        }
+        self.stored.as_ref().map_or(0, |stored| stored.quarantined) + self.epoch.counts.letters
+    }
 }
 
 fn keys_list(sql: &mut Sql, keys: &[Key]) {
@@ -186,7 +194,7 @@ fn select_epochs(keys: &[Key]) -> Sql {
     let mut sql = Sql::new(
         "SELECT agent_id, epoch, environment, host, partition_id, highest_seq, applied_batches, \
          applied_points, expired_points, duplicate_batches, expected_last_seq, closed, \
-         successor_epoch, successor_at, last_applied_at \
+         successor_epoch, successor_at, last_applied_at, quarantined_batches \
          FROM spillway_store.ledger_epochs FORCE INDEX (PRIMARY) WHERE (agent_id, epoch) IN (",
     );
     keys_list(&mut sql, keys);
@@ -259,6 +267,7 @@ fn read_epoch(row: &MySqlRow) -> Result<(Key, Entry), StoreError> {
         expired: get(row, 8)?,
         duplicates: get(row, 9)?,
         last_applied_at: get(row, 14)?,
+        quarantined: get(row, 15)?,
         runs,
     };
     Ok((key, Entry { owner, epoch, spoke: false, stored: Some(stored) }))
@@ -310,7 +319,7 @@ fn epoch_row(sql: &mut Sql, key: Key, entry: &Entry, now_ms: i64) {
     sql.number(stored.expired.saturating_add(counts.expired)).comma();
     sql.number(stored.duplicates.saturating_add(counts.duplicates)).comma();
     sql.number(epoch.noted(Cause::Declared)).comma();
-    sql.number(epoch.noted(Cause::Quarantined)).comma();
+    sql.number(entry.quarantined_batches(key)).comma();
     sql.number_or_null(epoch.expected_last).comma().number(u8::from(epoch.closed)).comma();
     match &epoch.successor {
         Some((successor, at)) => sql.bytes(successor).comma().number(*at),

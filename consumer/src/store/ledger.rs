@@ -62,6 +62,8 @@ pub struct Counts {
     pub duplicates: u64,
     /// Batches of a sender that does not count, so that no range holds them.
     pub uncounted: u64,
+    /// Dead letters of such a sender.
+    pub letters: u64,
 }
 
 /// One epoch of one agent.

@@ -119,3 +119,33 @@ async fn a_collision_of_series_ids_is_quarantined_and_never_merged() {
     assert_eq!(gap, ["quarantined"]);
     consumer.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stranger_s_dead_letters_are_told_in_events_and_counted_in_its_host_s_row() {
+    let mut site = Site::new().await;
+    let agent = Agent::new("demo", "web-1");
+    let content = |site: &Site, seq, ahead_ms| {
+        let mut batch = agent.batch(seq, &[1.0, 2.0]);
+        batch.series[0].points.iter_mut().for_each(|point| point.ts_ms += ahead_ms);
+        let frame = Encoder::new().encode_by_content(&mut batch).unwrap();
+        let key = batch.id.to_bytes();
+        site.publish_raw(Lane::Live, Site::partition_of(&batch), (&key, &frame), "demo");
+    };
+    content(&site, 1, 86_400_000);
+    content(&site, 2, 86_400_000);
+    content(&site, 3, 0);
+    let consumer = site.start(site.settings());
+    site.until("SELECT COUNT(*) FROM spillway_store.audit", 1).await;
+    let row = "SELECT CONCAT_WS(' ', environment, host, applied_batches, quarantined_batches) \
+               FROM spillway_store.ledger_epochs";
+    assert_eq!(site.texts(row).await, ["demo web-1 1 2"]);
+    let letters = "SELECT CAST(SUM(SUBSTRING_INDEX(text, ' ', 1)) AS SIGNED) \
+                   FROM spillway_store.events WHERE kind = 'quarantined' \
+                   AND environment = 'demo' AND host = 'web-1' \
+                   AND text LIKE '% in dead letters: future-time'";
+    assert_eq!(site.number(letters).await, 2);
+    content(&site, 4, 86_400_000);
+    site.until("SELECT quarantined_batches FROM spillway_store.ledger_epochs", 3).await;
+    assert_eq!(site.number(letters).await, 3, "what was counted before stays counted");
+    consumer.stop().await;
+}

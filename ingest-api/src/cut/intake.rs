@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use spillway_proto::frame::{NameFault, check_host_name, check_names};
-use spillway_proto::limits::TS_MS_MAX;
+use spillway_proto::limits::{EDGE_FUTURE_MS_MAX, TS_MS_MAX};
 use spillway_proto::{Kind, Point};
 use xxhash_rust::xxh3::Xxh3;
 
@@ -142,11 +142,11 @@ impl Intake {
             return Ok(0);
         }
         let Some(at) = self.entry(naming, points.len())? else { return Ok(0) };
-        let in_time = |point: &&Point| (0..=TS_MS_MAX).contains(&point.ts_ms);
+        let latest_ms = self.now_ms.saturating_add(EDGE_FUTURE_MS_MAX).min(TS_MS_MAX);
+        let in_time = |point: &&Point| (0..=latest_ms).contains(&point.ts_ms);
         let taken = points.iter().filter(in_time).count();
         if taken < points.len() {
-            let refused = points.len() - taken;
-            self.refusals.add(refused, naming.place, &"a time is outside 1970..2106");
+            self.refuse_times(points, naming.place);
         }
         self.points = within("points", self.points + taken, POINTS_MAX)?;
         self.hold(taken * size_of::<Point>())?;
@@ -154,6 +154,23 @@ impl Intake {
             entry.points.extend(points.iter().filter(in_time));
         }
         Ok(taken)
+    }
+
+    /// Notes why points with such times are refused. What the consumer would find too far ahead is
+    /// refused here, by itself: there it would cost its whole batch.
+    fn refuse_times(&mut self, points: &[Point], place: (&'static str, usize)) {
+        let latest_ms = self.now_ms.saturating_add(EDGE_FUTURE_MS_MAX);
+        let possible = |point: &&Point| (0..=TS_MS_MAX).contains(&point.ts_ms);
+        let ahead = points.iter().filter(possible).filter(|point| point.ts_ms > latest_ms).count();
+        let outside = points.iter().filter(|point| !possible(point)).count();
+        if outside > 0 {
+            self.refusals.add(outside, place, &"a time is outside 1970..2106");
+        }
+        if ahead > 0 {
+            let minutes = EDGE_FUTURE_MS_MAX / 60_000;
+            let why = format!("its time is more than {minutes} min ahead of now");
+            self.refusals.add(ahead, place, &why);
+        }
     }
 
     /// Whether the series may be called so, without taking anything of it.

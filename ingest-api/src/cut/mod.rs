@@ -1,9 +1,11 @@
 //! What a stranger sent becomes batches, by fixed rules.
 //!
 //! Foreign senders do not count, so a batch of theirs is named by its content. For a body that is
-//! sent again to give the same names, how it is cut depends on the body alone: never on a clock
-//! (times that the sender left out are given before), on what else is going on, or on what is
-//! refused for a reason that may pass. What is refused here is refused for the body's own words.
+//! sent again to give the same names, how it is cut depends on the body alone: never on what else
+//! is going on, or on what is refused for a reason that may pass. What is refused here is refused
+//! for the body's own words. A clock has two says, both before the cut: it gives the times that the
+//! sender left out, and refuses those too far ahead. Once such a time has come near, the same body
+//! is cut otherwise, as if it were regrouped.
 //!
 //! One batch is of one host. A host's series go into batches in the order of the body, each filled
 //! up to a fixed size. A sender that regroups its samples gets other names for the same points:

@@ -22,7 +22,6 @@ use crate::http::dialect::{Dialect, empty, in_json};
 use crate::http::foreign::{self, Unreadable, parameter};
 use crate::http::respond::{Answer, DETAIL_BYTES_MAX, ErrorId, Problem};
 use crate::unpack::Coding;
-use crate::wire::Malformed;
 
 pub use spillway_proto::line_protocol::Precision;
 
@@ -71,11 +70,10 @@ where
 /// # Errors
 /// [`Unreadable`].
 pub fn read(body: &[u8], precision: Precision, intake: &mut Intake) -> Result<usize, Unreadable> {
-    let body = str::from_utf8(body).map_err(|_| Malformed("a text that is not UTF-8"))?;
     let (mut line, mut left_out) = (Line::default(), 0);
     for (number, text) in lines(body) {
         let place = ("line", number);
-        match parse(text, &mut line) {
+        match text.and_then(|text| parse(text, &mut line)) {
             Ok(()) => left_out += put(&line, place, precision, intake)?,
             Err(fault) => intake.refusals.add(1, place, &fault),
         }
@@ -137,13 +135,44 @@ where
     let in_body = if form { str::from_utf8(&body).ok() } else { None };
     let asked = parameter(head.uri.query(), "q").or_else(|| parameter(in_body, "q"));
     let asked = asked.unwrap_or_default();
-    let mut words = asked.split_ascii_whitespace().map(str::to_ascii_uppercase);
-    let is_create =
-        words.next().as_deref() == Some("CREATE") && words.next().as_deref() == Some("DATABASE");
-    if is_create {
+    if creates_database(&asked) {
         return Ok(in_json(StatusCode::OK, &json!({ "results": [{ "statement_id": 0 }] })));
     }
-    Err(Problem::new(ErrorId::BadRequest, "only CREATE DATABASE is understood here"))
+    Err(Problem::new(ErrorId::BadRequest, "only one CREATE DATABASE is understood here"))
+}
+
+/// Whether `asked` is `CREATE DATABASE name [WITH …][;]`, and nothing more.
+fn creates_database(asked: &str) -> bool {
+    let asked = asked.trim();
+    let asked = asked.strip_suffix(';').unwrap_or(asked);
+    let Some(words) = words(asked) else { return false };
+    let is =
+        |at: usize, word: &str| words.get(at).is_some_and(|got| got.eq_ignore_ascii_case(word));
+    is(0, "CREATE") && is(1, "DATABASE") && (words.len() == 3 || is(3, "WITH"))
+}
+
+/// The words of one statement; what is in quotes is one, or part of one. `None` when a quote has no
+/// end, or another statement follows.
+fn words(statement: &str) -> Option<Vec<&str>> {
+    let (mut words, mut from) = (Vec::new(), None);
+    let (mut quote, mut escaped) = (None, false);
+    for (at, character) in statement.char_indices() {
+        match (quote, character) {
+            (None, ';') => return None,
+            (None, character) if character.is_whitespace() => {
+                words.extend(from.take().and_then(|from| statement.get(from..at)));
+                continue;
+            }
+            (None, '"' | '\'') => quote = Some(character),
+            (Some(_), _) if escaped => escaped = false,
+            (Some(_), '\\') => escaped = true,
+            (Some(open), close) if open == close => quote = None,
+            _ => {}
+        }
+        from.get_or_insert(at);
+    }
+    words.extend(from.and_then(|from| statement.get(from..)));
+    quote.is_none().then_some(words)
 }
 
 #[cfg(test)]

@@ -9,11 +9,11 @@ use libfuzzer_sys::fuzz_target;
 use spillway_proto::line_protocol::{Field, Line, lines, parse};
 
 fuzz_target!(|data: &[u8]| {
-    let Ok(body) = std::str::from_utf8(data) else { return };
     let mut before = 0;
-    for (number, text) in lines(body) {
+    for (number, text) in lines(data) {
         assert!(number > before, "line {number} after {before}");
         before = number;
+        let Ok(text) = text else { continue };
         let mut line = Line::default();
         if parse(text, &mut line).is_err() {
             continue;

@@ -350,8 +350,16 @@ fn check_counts(header: &Header, columns: &Columns<'_>) -> Result<(), FrameError
     if !header.window_ts.is_multiple_of(limits::WINDOW_S) {
         return Err(FrameError::Content("the window does not start on the 10 s grid"));
     }
-    let labels_max = header.series * limits::LABELS_MAX * 2;
-    within("labels in the batch", count_varints(columns.label_refs), labels_max)?;
+    let (refs, refs_max) =
+        (count_varints(columns.label_refs), header.series * limits::LABELS_MAX * 2);
+    if refs > refs_max {
+        // Some series has too many: that is the limit which its sender knows.
+        let mut counts = columns.label_count;
+        for _ in 0..header.series {
+            within("labels of one series", take_u32(&mut counts)? as usize, limits::LABELS_MAX)?;
+        }
+    }
+    within("names and values of labels in the batch", refs, refs_max)?;
     if columns.values.len() != header.points * 8
         || count_varints(columns.ts_delta_ms) != header.points
     {

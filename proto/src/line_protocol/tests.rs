@@ -4,6 +4,11 @@ use proptest::prelude::*;
 
 use super::*;
 
+/// Lines that are text.
+fn texts(body: &str) -> impl Iterator<Item = (usize, &str)> {
+    lines(body.as_bytes()).map(|(number, text)| (number, text.unwrap()))
+}
+
 fn parsed(text: &str) -> Result<Line<'_>, LineFault> {
     let mut line = Line::default();
     parse(text, &mut line).map(|()| line)
@@ -105,8 +110,17 @@ fn each_fault_of_a_line_has_its_name() {
 #[test]
 fn a_line_break_in_a_text_does_not_end_a_line_and_lines_keep_their_numbers() {
     let body = "# a \"comment\na b=1\r\n\n\0\nc d=\"x\ny\",e=2\nf g=3\n  # no line\nh,t=\" i=4\n";
-    let lines: Vec<_> = lines(body).collect();
+    let lines: Vec<_> = texts(body).collect();
     let wanted = [(2, "a b=1"), (5, "c d=\"x\ny\",e=2"), (7, "f g=3"), (9, "h,t=\" i=4")];
+    assert_eq!(lines, wanted);
+}
+
+#[test]
+fn bytes_that_are_no_text_cost_their_own_line() {
+    let body = b"a b=1\n\xff b=1\n# \xff\n\xff\n c d=\"\xc3\n\",e=2 \ng h=3";
+    let lines: Vec<_> = lines(body).collect();
+    let wrong = Err(LineFault::NotText);
+    let wanted = [(1, Ok("a b=1")), (2, wrong), (4, wrong), (5, wrong), (7, Ok("g h=3"))];
     assert_eq!(lines, wanted);
 }
 
@@ -150,7 +164,7 @@ fn written(line: &Line<'_>) -> String {
 proptest! {
     #[test]
     fn any_text_ends_in_lines_or_faults(body in any::<String>()) {
-        for (number, text) in lines(&body) {
+        for (number, text) in texts(&body) {
             prop_assert!(number <= body.len());
             let _told = parsed(text).is_ok();
         }
@@ -160,7 +174,7 @@ proptest! {
     fn nearly_right_lines_never_panic_and_hold_what_they_say_when_written_down_too(
         body in "[a-c,= \\\\\"\n0-9iut.#+-]{0,60}"
     ) {
-        for (_, text) in lines(&body) {
+        for (_, text) in texts(&body) {
             let Ok(line) = parsed(text) else { continue };
             prop_assert!(!line.measurement.is_empty() && !line.fields.is_empty());
             let names = line.tags.iter().map(|(name, _)| name);
@@ -198,7 +212,7 @@ proptest! {
             escaped(&text, &['"', '\\']),
             escaped(&field, &OF_NAME),
         );
-        let all: Vec<_> = lines(&body).collect();
+        let all: Vec<_> = texts(&body).collect();
         prop_assert_eq!(all.len(), 1);
         let line = parsed(all[0].1).unwrap();
         prop_assert_eq!(&*line.measurement, measurement);

@@ -19,6 +19,8 @@ const HOST: &str = "host.name";
 const SCOPE: &str = "otel.scope.name";
 /// Attributes of one point or resource that are looked at.
 pub(super) const ATTRIBUTES_MAX: usize = 128;
+/// Its quantiles would be of no population at all.
+const CONTRADICTION: &str = "its count is not the sum of its buckets";
 /// The exponents that OTLP's exponential histograms may have.
 const SCALES: std::ops::RangeInclusive<i64> = -10..=20;
 
@@ -230,6 +232,12 @@ fn whole(point: &DataPoint, ts_ms: i64) -> Histogram {
     Histogram { ts_ms, count, sum, buckets: Vec::new(), stale }
 }
 
+/// Whether the parts are the whole, as the protocol wants it; a point without a value has neither.
+fn adds_up<'a>(point: &DataPoint, parts: impl Iterator<Item = &'a u64>) -> bool {
+    let total: u128 = parts.map(|count| u128::from(*count)).sum();
+    point.flags & NO_RECORDED_VALUE != 0 || total == u128::from(point.count)
+}
+
 fn explicit(point: &DataPoint, ts_ms: i64) -> Result<Histogram, &'static str> {
     let (bounds, counts) = (&point.bounds, &point.bucket_counts);
     if bounds.len() > BUCKETS_MAX {
@@ -242,6 +250,9 @@ fn explicit(point: &DataPoint, ts_ms: i64) -> Result<Histogram, &'static str> {
     if !bounds.is_sorted_by(|a, b| a < b) {
         return Err("its bounds do not ascend");
     }
+    if !without && !adds_up(point, counts.iter()) {
+        return Err(CONTRADICTION);
+    }
     let buckets = bounds.iter().zip(counts).map(|(bound, count)| (*bound, *count as f64));
     Ok(Histogram { buckets: buckets.collect(), ..whole(point, ts_ms) })
 }
@@ -252,6 +263,10 @@ fn exponential(point: &DataPoint, ts_ms: i64) -> Result<Histogram, &'static str>
     }
     if point.positive.counts.len().max(point.negative.counts.len()) > LISTED_MAX {
         return Err("it lists more than 16384 buckets");
+    }
+    let listed = point.positive.counts.iter().chain(&point.negative.counts);
+    if !adds_up(point, listed.chain([&point.zero_count])) {
+        return Err(CONTRADICTION);
     }
     let scale = point.scale as i32;
     let filled = |buckets: &Buckets| -> Vec<(i64, f64)> {

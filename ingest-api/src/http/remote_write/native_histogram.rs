@@ -21,6 +21,10 @@ const SCHEMAS: std::ops::RangeInclusive<i64> = -4..=8;
 #[derive(Debug, Default)]
 struct Native {
     count: f64,
+    /// Counts are floats, and so are all parts of it.
+    is_float: bool,
+    /// Count and zero bucket of one of integers, to the last digit.
+    whole: (u64, u64),
     sum: f64,
     schema: i64,
     zero_threshold: f64,
@@ -71,12 +75,12 @@ fn read(bytes: &[u8]) -> Result<Native, Malformed> {
     for field in Fields(bytes) {
         let (tag, value) = field?;
         match tag {
-            1 => native.count = value.uint()? as f64,
-            2 => native.count = value.double()?,
+            1 => (native.whole.0, native.is_float) = (value.uint()?, false),
+            2 => (native.count, native.is_float) = (value.double()?, true),
             3 => native.sum = value.double()?,
             4 => native.schema = value.zigzag()?,
             5 => native.zero_threshold = value.double()?,
-            6 => native.zero_count = value.uint()? as f64,
+            6 => native.whole.1 = value.uint()?,
             7 => native.zero_count = value.double()?,
             8 => native.negative.push_span(value.message()?)?,
             9 => value.push_varints(&mut native.negative.deltas, LISTED_MAX)?,
@@ -94,6 +98,9 @@ fn read(bytes: &[u8]) -> Result<Native, Malformed> {
         |side: &Side| side.spans.len().max(side.deltas.len()).max(side.counts.len()) > LISTED_MAX;
     let (negative, positive) = (is_long(&native.negative), is_long(&native.positive));
     native.too_long = negative || positive || native.custom.len() > LISTED_MAX;
+    if !native.is_float {
+        (native.count, native.zero_count) = (native.whole.0 as f64, native.whole.1 as f64);
+    }
     Ok(native)
 }
 
@@ -121,8 +128,11 @@ impl Native {
         if self.too_long {
             return Err("its histogram lists more than 16384 buckets");
         }
+        if !self.adds_up() {
+            return Err("its histogram's count is not the sum of its buckets");
+        }
         if self.schema == SCHEMA_CUSTOM {
-            let buckets = self.positive.buckets()?;
+            let buckets = self.positive.buckets(self.is_float)?;
             let bound = |index: i64| {
                 let at = usize::try_from(index).ok()?;
                 self.custom.get(at).map(|bits| f64::from_bits(*bits))
@@ -136,12 +146,20 @@ impl Native {
         }
         let scale = self.schema as i32;
         // A bucket's index is of its bound that is further from zero.
-        let below = self.negative.buckets()?.into_iter().rev();
+        let below = self.negative.buckets(self.is_float)?.into_iter().rev();
         let below = below.map(|(index, count)| (-exponential_bound(scale, index - 1), count));
         let zero = (self.zero_count != 0.0).then_some((self.zero_threshold, self.zero_count));
-        let above = self.positive.buckets()?.into_iter();
+        let above = self.positive.buckets(self.is_float)?.into_iter();
         let above = above.map(|(index, count)| (exponential_bound(scale, index), count));
         few(Histogram { buckets: below.chain(zero).chain(above).collect(), ..histogram })
+    }
+
+    /// As Prometheus has it (`model/histogram`, `Histogram.Validate`): the parts are the count, or
+    /// no more than it where NaN was observed, which is in no bucket. Floats are not added up.
+    fn adds_up(&self) -> bool {
+        let (count, zero) = (i128::from(self.whole.0), i128::from(self.whole.1));
+        let total = zero + self.positive.total() + self.negative.total();
+        self.is_float || total == count || (self.sum.is_nan() && total < count)
     }
 }
 
@@ -161,17 +179,29 @@ impl Side {
         Ok(())
     }
 
+    /// What each bucket of integers counts.
+    fn whole(&self) -> impl Iterator<Item = i64> {
+        let each = self.deltas.iter().map(|delta| unzigzag(*delta));
+        each.scan(0_i64, |before, delta| {
+            *before = before.wrapping_add(delta);
+            Some(*before)
+        })
+    }
+
+    /// What all buckets of integers count.
+    fn total(&self) -> i128 {
+        self.whole().map(i128::from).sum()
+    }
+
     /// Index and count of each bucket that counts something, ascending.
-    fn buckets(&self) -> Result<Vec<(i64, f64)>, &'static str> {
-        let mut before = 0_i64;
-        let by_delta = self.deltas.iter().map(|delta| {
-            before = before.wrapping_add(unzigzag(*delta));
-            before as f64
-        });
-        let counts: Vec<f64> = match self.counts.is_empty() {
-            true => by_delta.collect(),
-            false => self.counts.iter().map(|bits| f64::from_bits(*bits)).collect(),
+    fn buckets(&self, is_float: bool) -> Result<Vec<(i64, f64)>, &'static str> {
+        let counts: Vec<f64> = match is_float {
+            true => self.counts.iter().map(|bits| f64::from_bits(*bits)).collect(),
+            false => self.whole().map(|count| count as f64).collect(),
         };
+        if counts.iter().any(|count| *count < 0.0) {
+            return Err("a bucket of its histogram counts less than nothing");
+        }
         let mut counts = counts.into_iter();
         let (mut buckets, mut index) = (Vec::new(), 0_i64);
         for (offset, length) in &self.spans {

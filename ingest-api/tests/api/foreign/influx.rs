@@ -73,3 +73,38 @@ async fn credentials_and_refusals_are_in_influx_s_words() {
     assert_eq!(stage.send("/write", &[("Content-Encoding", "br")], b"a b=1").await.status, 415);
     assert_eq!(stage.send("/write", &[], b"\xff\xfe b=1").await.status, 400);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_line_that_is_not_utf_8_is_refused_by_its_number_and_the_others_are_stored() {
+    let stage = stage(|_| {}).await;
+    let lines =
+        b"a b=1 1000000\n# \xff\na,t=\xff b=2 2000000\na t=\"\xc3\n\",b=3 3000000\na b=4 4000000";
+    let reply = stage.send("/write?db=x", &[], lines).await;
+    let text = "partial write: 2 points refused: line 3: it is not UTF-8; \
+                line 4: it is not UTF-8 dropped=2";
+    assert_eq!((reply.status, &reply.body), (400, &json!({ "error": text })));
+    let stored: Vec<i64> = stage.points().into_keys().map(|(_, ts_ms)| ts_ms).collect();
+    assert_eq!(stored, [1, 4]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_query_is_one_create_database_and_nothing_beside_it() {
+    let stage = stage(|_| {}).await;
+    let form = ("Content-Type", "application/x-www-form-urlencoded");
+    for (query, status) in [
+        ("CREATE DATABASE x", 200),
+        (" create database \"a; b\\\" c\" ; ", 200),
+        ("CREATE DATABASE x WITH DURATION 1d REPLICATION 1 NAME 'a;b'", 200),
+        ("CREATE DATABASE x; DROP DATABASE y", 400),
+        ("CREATE DATABASE x;; ", 400),
+        ("CREATE DATABASE \"x; DROP DATABASE y", 400),
+        ("CREATE DATABASE x DROP DATABASE y", 400),
+        ("CREATE DATABASE", 400),
+        ("CREATE DATABASE ;", 400),
+        ("SHOW DATABASES", 400),
+    ] {
+        let body = form_urlencoded::Serializer::new(String::new()).append_pair("q", query).finish();
+        let reply = stage.send("/query", &[form], body.as_bytes()).await;
+        assert_eq!(reply.status, status, "{query}: {reply:?}");
+    }
+}

@@ -2,6 +2,8 @@
 
 mod datadog;
 
+mod far_ahead;
+
 mod influx;
 
 mod mutated;

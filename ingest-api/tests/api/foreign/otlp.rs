@@ -233,3 +233,34 @@ async fn a_histogram_that_says_too_much_is_refused_alone_in_either_encoding() {
     let kept = stage.kinds().into_keys().collect::<Vec<_>>();
     assert_eq!(kept, ["sparse_bucket", "sparse_count"], "and nothing of the others");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_histogram_whose_count_contradicts_its_buckets_is_refused_alone() {
+    let stage = stage(|_| {}).await;
+    let explicit = |time: u64, count: u64| {
+        json!({"timeUnixNano": time * NS, "count": count, "sum": 1, "bucketCounts": [1, 2],
+               "explicitBounds": [0.5]})
+    };
+    let exponential = |time: u64, count: u64| {
+        json!({"timeUnixNano": time * NS, "count": count, "sum": 1, "scale": 0, "zeroCount": 1,
+               "positive": {"bucketCounts": [2]}, "negative": {"bucketCounts": [4]}})
+    };
+    let gone = json!({"timeUnixNano": 3 * NS, "flags": 1, "bucketCounts": [1, 2],
+                      "explicitBounds": [0.5]});
+    let without = json!({"timeUnixNano": 4 * NS, "count": 9, "sum": 1});
+    let body = json!({"resourceMetrics": [{"scopeMetrics": [{"metrics": [
+        {"name": "h", "histogram": {"aggregationTemporality": 2, "dataPoints": [
+            explicit(1, 3), explicit(2, 4), gone, without]}},
+        {"name": "e", "exponentialHistogram": {"aggregationTemporality": 2, "dataPoints": [
+            exponential(1, 7), exponential(2, 6)]}},
+    ]}]}]});
+    let reply = stage.send(PATH, &[JSON], body.to_string().as_bytes()).await;
+    let partial = &reply.body["partialSuccess"];
+    assert_eq!((reply.status, &partial["rejectedDataPoints"]), (200, &"2".into()), "{reply:?}");
+    let text = partial["errorMessage"].as_str().unwrap();
+    assert!(text.contains("data point 1: its count is not the sum of its buckets"), "{text}");
+    let counts = stage.points().into_keys().filter(|(of, _)| of.metric.ends_with("_count"));
+    let counts: Vec<_> = counts.map(|(of, ts_ms)| (of.metric, ts_ms)).collect();
+    let wanted = [("e_count", 1), ("h_count", 1), ("h_count", 3), ("h_count", 4)];
+    assert_eq!(counts, wanted.map(|(metric, ts_ms)| (metric.to_owned(), ts_ms)));
+}

@@ -248,3 +248,40 @@ async fn a_gauge_histogram_is_a_gauge_and_one_that_lists_too_much_is_refused_alo
     assert_eq!(kinds["total_bucket"], Kind::Cumulative);
     assert!(!kinds.contains_key("endless_bucket"));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_native_histogram_whose_count_contradicts_its_buckets_is_refused_alone() {
+    let stage = stage(|_| {}).await;
+    let span = Message::new().zigzag(1, 0).int(2, 2);
+    // 2 at zero, 3 and 1 above: 6.
+    let counting = |count, sum: f64, ts_ms| {
+        let histogram = Message::new().int(1, count).double(3, sum).int(6, 2);
+        histogram.message(11, &span).packed(12, &[6, 3]).int(15, ts_ms)
+    };
+    let falling = Message::new().int(1, 0).message(11, &span).packed(12, &[2, 3]).int(15, 5);
+    // Parts of numbers do not add up to the last digit.
+    let fractions = Message::new().double(2, 0.4).double(3, 1.0).message(11, &span);
+    let fractions = fractions.packed_double(13, &[0.1, 0.2]).int(15, 6);
+    let mixed = Message::new().int(1, 2).message(11, &span).packed_double(13, &[1.0, 1.0]);
+    let histograms = [
+        counting(6, 1.0, 1),
+        counting(7, 1.0, 2),
+        counting(7, f64::NAN, 3),
+        counting(5, f64::NAN, 4),
+        falling,
+        fractions,
+        mixed.int(15, 7),
+    ];
+    let of = Message::new().packed(1, &[1, 2, 3, 4]);
+    let add = |series: Message, histogram| series.message(3, histogram);
+    let timeseries = histograms.iter().fold(of, add);
+    let symbols = ["", "__name__", "m", "host", "h"];
+    let body = symbols.iter().fold(Message::new(), |request, text| request.text(4, text));
+    let reply = stage.write_v2(&body.message(5, &timeseries).0).await;
+    assert_eq!((reply.status, reply.written()), (400, Some([0, 3, 0])), "{reply:?}");
+    let text = reply.body.as_str().unwrap();
+    assert!(text.starts_with("4 points refused: series 0: its histogram's count is not"), "{text}");
+    let count = |((of, ts_ms), _): (_, f64)| (of == name("h", "m_count", "")).then_some(ts_ms);
+    let stored: Vec<i64> = stage.points().into_iter().filter_map(count).collect();
+    assert_eq!(stored, [1, 3, 6]);
+}
