@@ -6,7 +6,7 @@ mod state;
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use spillway_proto::kafka_record::Lane;
 use spillway_runtime::mysql::Session;
@@ -19,6 +19,10 @@ use crate::settings::LagSettings;
 use crate::shard::{ShardError, ShardHandle, answer, execute};
 
 pub use state::{Measured, State, Track};
+
+/// An older measurement says nothing of now. The view `consumer_lag` has the same
+/// limit (`is_of_now` in spillway-consumer's migrations).
+const KNOWN_FOR: Duration = Duration::from_secs(60);
 
 /// Why lag was not measured this time.
 #[derive(Debug, Error)]
@@ -38,6 +42,8 @@ pub struct Lag {
     settings: LagSettings,
     metrics: Metrics,
     tracks: HashMap<Place, Track>,
+    /// When it last succeeded; when it was made, before that.
+    measured_at: Instant,
 }
 
 impl Lag {
@@ -49,7 +55,14 @@ impl Lag {
         metrics: &Metrics,
     ) -> Self {
         let (settings, metrics) = (settings.clone(), metrics.clone());
-        Self { shard, kafka, settings, metrics, tracks: HashMap::new() }
+        Self {
+            shard,
+            kafka,
+            settings,
+            metrics,
+            tracks: HashMap::new(),
+            measured_at: Instant::now(),
+        }
     }
 
     /// One measurement of all partitions, written to `lag_measurements`.
@@ -81,6 +94,19 @@ impl Lag {
         self.write(&measured, now_ms).await?;
         self.tell(&measured);
         Ok(measured)
+    }
+
+    /// Takes the series away that nobody measures: one that stays as it was says that all is well.
+    fn forget_old(&self) {
+        if self.measured_at.elapsed() < KNOWN_FOR {
+            return;
+        }
+        for lane in Lane::ALL {
+            let label = OfTopic { topic: lane.topic(), shard: self.shard.name.clone() };
+            self.metrics.lag_records.remove(&label);
+            self.metrics.lag_seconds.remove(&label);
+            self.metrics.partitions_stopped.remove(&label);
+        }
     }
 
     async fn write(&self, measured: &[(Place, Measured)], now_ms: i64) -> Result<(), LagError> {
@@ -137,7 +163,10 @@ impl Duty for Lag {
     }
 
     async fn round(&mut self) -> Result<(), LagError> {
-        self.measure().await.map(|_| ())
+        self.forget_old();
+        self.measure().await?;
+        self.measured_at = Instant::now();
+        Ok(())
     }
 }
 
