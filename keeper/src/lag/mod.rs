@@ -187,3 +187,36 @@ pub async fn positions(
     }
     if positions.is_empty() { Err(LagError::NoPositions) } else { Ok(positions) }
 }
+
+#[cfg(test)]
+mod tests {
+    use spillway_publisher::KafkaSettings;
+    use sqlx::mysql::MySqlPool;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_lag_that_nobody_measures_any_more_has_no_series() {
+        let pool = MySqlPool::connect_lazy("mysql://127.0.0.2:1").expect("an address");
+        let shard = ShardHandle::new("s0", vec![0], pool);
+        let (kafka, _thread) = Kafka::start(&KafkaSettings::default()).expect("a client");
+        let metrics = Metrics::default();
+        let mut lag = Lag::new(shard, kafka, &LagSettings::default(), &metrics);
+        let topic = Lane::Live.topic();
+        let measured = Measured { next: 5, end: 5, records: 0, seconds: 0.0, state: State::Ok };
+        lag.tell(&[(Place { topic, partition: 0 }, measured)]);
+        let label = OfTopic { topic, shard: "s0".to_owned() };
+        let series = || {
+            [
+                metrics.lag_seconds.get(&label).is_some(),
+                metrics.lag_records.get(&label).is_some(),
+                metrics.partitions_stopped.get(&label).is_some(),
+            ]
+        };
+        lag.round().await.expect_err("nothing can be asked");
+        assert_eq!(series(), [true; 3], "measured just now");
+        lag.measured_at = lag.measured_at.checked_sub(KNOWN_FOR).expect("a minute ago");
+        lag.round().await.expect_err("nothing can be asked");
+        assert_eq!(series(), [false; 3]);
+    }
+}
