@@ -1,6 +1,7 @@
 //! What the keeper asks Kafka: where partitions end, when a record was appended, and where a time
 //! lies. One client on one thread serves all shards' duties, one request after the other, each
-//! under its own deadline; librdkafka's calls block. The client is in no group and commits nothing.
+//! under its own deadline; librdkafka's calls block. The client is in no group and commits nothing;
+//! one that fails is made anew (`spillway_publisher::Asking`).
 
 use std::collections::HashMap;
 use std::thread::JoinHandle;
@@ -10,7 +11,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::KafkaError;
 use rdkafka::message::Message as _;
 use rdkafka::{Offset, TopicPartitionList};
-use spillway_publisher::KafkaSettings;
+use spillway_publisher::{Asking, KafkaSettings};
 use spillway_runtime::settings::SecretFileError;
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot};
@@ -34,6 +35,8 @@ pub struct Place {
 pub enum AskError {
     #[error("Kafka: {0}")]
     Kafka(#[from] KafkaError),
+    #[error("Kafka did not tell where every partition ends")]
+    Incomplete,
     #[error("Kafka's password: {0}")]
     Password(#[from] SecretFileError),
     #[error("the thread that asks Kafka can't start: {0}")]
@@ -72,11 +75,11 @@ impl Kafka {
             .set("queued.min.messages", "1")
             .set("queued.max.messages.kbytes", "8192")
             .set("fetch.wait.max.ms", "100");
-        let client: BaseConsumer = config.create()?;
+        let asking = Asking::new(config)?;
         let (requests, waiting) = mpsc::channel(REQUESTS_WAITING_MAX);
         let thread = std::thread::Builder::new()
             .name("ask-kafka".to_owned())
-            .spawn(move || serve(&client, waiting))?;
+            .spawn(move || serve(&asking, waiting))?;
         Ok((Self { requests }, thread))
     }
 
@@ -107,12 +110,16 @@ impl Kafka {
     }
 }
 
-fn serve(client: &BaseConsumer, mut waiting: mpsc::Receiver<Request>) {
+fn serve(asking: &Asking, mut waiting: mpsc::Receiver<Request>) {
     while let Some(request) = waiting.blocking_recv() {
         match request {
             // Whoever gave up waiting gets no answer: the send may fail.
-            Request::Offsets(wanted, reply) => drop(reply.send(offsets(client, &wanted))),
-            Request::Times(of, reply) => drop(reply.send(times(client, &of))),
+            Request::Offsets(wanted, reply) => {
+                drop(reply.send(asking.ask(|client| offsets(client, &wanted))));
+            }
+            Request::Times(of, reply) => {
+                drop(reply.send(asking.ask(|client| times(client, &of))));
+            }
         }
     }
 }
@@ -123,13 +130,15 @@ fn offsets(
 ) -> Result<HashMap<Place, i64>, AskError> {
     let found = client.offsets_for_times(list(wanted)?, LOOK_UP_DEADLINE)?;
     let mut offsets = HashMap::new();
-    for (place, _) in wanted {
+    for (place, at) in wanted {
         let element = found.find_partition(place.topic, i32::from(place.partition));
         match element.map(|element| (element.error(), element.offset())) {
             Some((Ok(()), Offset::Offset(offset))) => {
                 offsets.insert(*place, offset);
             }
             Some((Err(error), _)) => return Err(error.into()),
+            // Every partition has an end, but not every one a record after a time.
+            _ if *at == Offset::End => return Err(AskError::Incomplete),
             Some((Ok(()), _)) | None => {}
         }
     }

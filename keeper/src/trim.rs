@@ -9,6 +9,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::error::KafkaError;
@@ -51,7 +52,7 @@ pub struct Trim {
     shard: ShardHandle,
     replicas: Replicas,
     kafka: Kafka,
-    admin: AdminClient<DefaultClientContext>,
+    config: ClientConfig,
     interval: Dur,
     replay_window: Dur,
     metrics: Metrics,
@@ -65,10 +66,10 @@ impl Trim {
         (interval, replay_window): (Dur, Dur),
         metrics: &Metrics,
     ) -> Result<Self, TrimError> {
-        let admin = settings.client_config()?.create()?;
+        let config = settings.client_config()?;
         let (metrics, trimmed_to) = (metrics.clone(), HashMap::new());
         let replicas = Replicas::of(&shard);
-        Ok(Self { shard, replicas, kafka, admin, interval, replay_window, metrics, trimmed_to })
+        Ok(Self { shard, replicas, kafka, config, interval, replay_window, metrics, trimmed_to })
     }
 
     /// Deletes below the replay window's begin, and never at or above what is applied on the
@@ -104,7 +105,12 @@ impl Trim {
             list.add_partition_offset(place.topic, i32::from(place.partition), offset)?;
         }
         let options = AdminOptions::new().operation_timeout(Some(DELETE_DEADLINE));
-        within(DELETE_DEADLINE, self.admin.delete_records(&list, &options)).await??;
+        // One client for one deletion: an old one may believe what it heard while a broker went.
+        let admin: AdminClient<DefaultClientContext> = self.config.create()?;
+        let deleted = within(DELETE_DEADLINE, admin.delete_records(&list, &options)).await;
+        // Dropping it blocks.
+        tokio::task::spawn_blocking(move || drop(admin));
+        deleted??;
         for (place, offset) in below {
             let label = OfTopic { topic: place.topic, shard: self.shard.name.clone() };
             let before = self.trimmed_to.insert(*place, *offset);

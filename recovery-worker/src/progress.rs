@@ -9,12 +9,11 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use rdkafka::ClientConfig;
-use rdkafka::config::FromClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use spillway_proto::kafka_record::{CONSUMER_GROUP, TOPIC_BACKLOG};
-use spillway_publisher::KafkaSettings;
+use spillway_publisher::{Asking, KafkaSettings};
 use spillway_runtime::settings::SecretFileError;
 
 use crate::republish::Place;
@@ -129,7 +128,7 @@ pub struct GroupWatch {
 /// Kafka itself.
 #[derive(Clone)]
 struct KafkaWatch {
-    consumer: Arc<BaseConsumer>,
+    asking: Arc<Asking>,
     partitions: u16,
     timeout: Duration,
 }
@@ -146,8 +145,8 @@ impl GroupWatch {
             .set("group.id", CONSUMER_GROUP)
             .set("enable.auto.commit", "false")
             .set("log_level", "3");
-        let consumer = Arc::new(BaseConsumer::from_config(&config)?);
-        Ok(Self::of(Arc::new(KafkaWatch { consumer, partitions, timeout })))
+        let asking = Arc::new(Asking::new(config)?);
+        Ok(Self::of(Arc::new(KafkaWatch { asking, partitions, timeout })))
     }
 
     /// Reads from this source.
@@ -166,27 +165,28 @@ impl GroupWatch {
 impl ReadProgress for KafkaWatch {
     async fn read(&self) -> Result<GroupProgress, ProgressError> {
         let watch = self.clone();
-        tokio::task::spawn_blocking(move || watch.ask()).await?
+        tokio::task::spawn_blocking(move || watch.asking.ask(|consumer| watch.read_with(consumer)))
+            .await?
     }
 }
 
 impl KafkaWatch {
-    fn ask(&self) -> Result<GroupProgress, ProgressError> {
+    fn read_with(&self, consumer: &BaseConsumer) -> Result<GroupProgress, ProgressError> {
         let until = Instant::now() + self.timeout;
         let remaining = || until.saturating_duration_since(Instant::now());
         for _ in 0..EVENTS_TAKEN_MAX {
-            if self.consumer.poll(Duration::ZERO).is_none() {
+            if consumer.poll(Duration::ZERO).is_none() {
                 break;
             }
         }
         let asked = self.all(Offset::Invalid).map_err(ProgressError::Committed)?;
-        let committed = self.consumer.committed_offsets(asked, remaining());
+        let committed = consumer.committed_offsets(asked, remaining());
         let committed = committed.map_err(ProgressError::Committed)?;
         // A "time" of -1 asks for the end of the log, all partitions at once.
         let asked = self.all(Offset::End).map_err(ProgressError::Ends)?;
-        let ends = self.consumer.offsets_for_times(asked, remaining());
+        let ends = consumer.offsets_for_times(asked, remaining());
         let ends = ends.map_err(ProgressError::Ends)?;
-        let cluster = self.consumer.client().fetch_cluster_id(remaining());
+        let cluster = consumer.client().fetch_cluster_id(remaining());
         Ok(GroupProgress {
             committed: self.offsets(&committed, ProgressError::Committed)?,
             ends: self

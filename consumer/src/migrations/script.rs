@@ -8,11 +8,17 @@ const ONE_VALUE: &str = "CAST(NULLIF(TRIM(BOTH '\"' FROM REPLACE(REPLACE(\
 
 /// `{name:column}` and what it stands for, with `$` for the column. None depends on the session's
 /// time zone, and all are in MySQL 8.0 and MariaDB 10.11 alike.
-const OF_COLUMN: [(&str, &str); 3] = [
+const OF_COLUMN: [(&str, &str); 4] = [
     ("{time_of_s:", "CAST(TIMESTAMP'1970-01-01 00:00:00' + INTERVAL $ SECOND AS DATETIME(3))"),
     (
         "{time_of_ms:",
         "CAST(TIMESTAMP'1970-01-01 00:00:00' + INTERVAL $ * 1000 MICROSECOND AS DATETIME(3))",
+    ),
+    // Milliseconds within a minute of the server's own clock: an older measurement says nothing of
+    // now, nor does one that a clock far ahead has dated. The keeper's metrics have the same limit.
+    (
+        "{is_of_now:",
+        "($ BETWEEN (UNIX_TIMESTAMP() - 60) * 1000 AND (UNIX_TIMESTAMP() + 60) * 1000)",
     ),
     (
         "{uuid:",

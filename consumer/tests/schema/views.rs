@@ -157,6 +157,25 @@ async fn missing_batches_are_what_is_neither_applied_nor_declared_nor_quarantine
 }
 
 #[tokio::test]
+async fn a_lag_that_nobody_measures_is_unknown_and_never_ok_or_zero() {
+    let mut server = filled().await;
+    let sql = "SELECT state, lag_records, lag_s, end_offset,
+               TIMESTAMPDIFF(SECOND, measured_at, UTC_TIMESTAMP())
+               FROM spillway.consumer_lag WHERE `partition` = 3";
+    let known = (Name::from("OK"), Some(5), Some(0.5), 10);
+    let unknown = (Name::from("UNKNOWN"), None, None, 10);
+    for (age_s, expected) in [(0, &known), (50, &known), (70, &unknown), (-70, &unknown)] {
+        let measured = "UPDATE spillway_store.lag_measurements SET state = 'OK', measured_at";
+        server.run(&format!("{measured} = (UNIX_TIMESTAMP() - {age_s}) * 1000")).await;
+        type Row = (Name, Option<i64>, Option<f64>, i64, i64);
+        let (state, records, seconds, end, age): Row =
+            sqlx::query_as(sql).fetch_one(&mut server.conn).await.unwrap();
+        assert_eq!(&(state, records, seconds, end), expected, "measured {age_s} s ago");
+        assert!((age_s..age_s + 5).contains(&age), "when it was measured stays: {age}");
+    }
+}
+
+#[tokio::test]
 async fn dimensions_list_names_and_labels_without_touching_points() {
     let mut server = filled().await;
     let sql = "SELECT name, value FROM spillway.dimensions WHERE environment = 'demo'

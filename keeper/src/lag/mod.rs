@@ -6,7 +6,7 @@ mod state;
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use spillway_proto::kafka_record::Lane;
 use spillway_runtime::mysql::Session;
@@ -19,6 +19,10 @@ use crate::settings::LagSettings;
 use crate::shard::{ShardError, ShardHandle, answer, execute};
 
 pub use state::{Measured, State, Track};
+
+/// An older measurement says nothing of now. The view `consumer_lag` has the same
+/// limit (`is_of_now` in spillway-consumer's migrations).
+const KNOWN_FOR: Duration = Duration::from_secs(60);
 
 /// Why lag was not measured this time.
 #[derive(Debug, Error)]
@@ -38,6 +42,8 @@ pub struct Lag {
     settings: LagSettings,
     metrics: Metrics,
     tracks: HashMap<Place, Track>,
+    /// When it last succeeded; when it was made, before that.
+    measured_at: Instant,
 }
 
 impl Lag {
@@ -49,7 +55,14 @@ impl Lag {
         metrics: &Metrics,
     ) -> Self {
         let (settings, metrics) = (settings.clone(), metrics.clone());
-        Self { shard, kafka, settings, metrics, tracks: HashMap::new() }
+        Self {
+            shard,
+            kafka,
+            settings,
+            metrics,
+            tracks: HashMap::new(),
+            measured_at: Instant::now(),
+        }
     }
 
     /// One measurement of all partitions, written to `lag_measurements`.
@@ -81,6 +94,19 @@ impl Lag {
         self.write(&measured, now_ms).await?;
         self.tell(&measured);
         Ok(measured)
+    }
+
+    /// Takes the series away that nobody measures: one that stays as it was says that all is well.
+    fn forget_old(&self) {
+        if self.measured_at.elapsed() < KNOWN_FOR {
+            return;
+        }
+        for lane in Lane::ALL {
+            let label = OfTopic { topic: lane.topic(), shard: self.shard.name.clone() };
+            self.metrics.lag_records.remove(&label);
+            self.metrics.lag_seconds.remove(&label);
+            self.metrics.partitions_stopped.remove(&label);
+        }
     }
 
     async fn write(&self, measured: &[(Place, Measured)], now_ms: i64) -> Result<(), LagError> {
@@ -137,7 +163,10 @@ impl Duty for Lag {
     }
 
     async fn round(&mut self) -> Result<(), LagError> {
-        self.measure().await.map(|_| ())
+        self.forget_old();
+        self.measure().await?;
+        self.measured_at = Instant::now();
+        Ok(())
     }
 }
 
@@ -157,4 +186,37 @@ pub async fn positions(
         }
     }
     if positions.is_empty() { Err(LagError::NoPositions) } else { Ok(positions) }
+}
+
+#[cfg(test)]
+mod tests {
+    use spillway_publisher::KafkaSettings;
+    use sqlx::mysql::MySqlPool;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_lag_that_nobody_measures_any_more_has_no_series() {
+        let pool = MySqlPool::connect_lazy("mysql://127.0.0.2:1").expect("an address");
+        let shard = ShardHandle::new("s0", vec![0], pool);
+        let (kafka, _thread) = Kafka::start(&KafkaSettings::default()).expect("a client");
+        let metrics = Metrics::default();
+        let mut lag = Lag::new(shard, kafka, &LagSettings::default(), &metrics);
+        let topic = Lane::Live.topic();
+        let measured = Measured { next: 5, end: 5, records: 0, seconds: 0.0, state: State::Ok };
+        lag.tell(&[(Place { topic, partition: 0 }, measured)]);
+        let label = OfTopic { topic, shard: "s0".to_owned() };
+        let series = || {
+            [
+                metrics.lag_seconds.get(&label).is_some(),
+                metrics.lag_records.get(&label).is_some(),
+                metrics.partitions_stopped.get(&label).is_some(),
+            ]
+        };
+        lag.round().await.expect_err("nothing can be asked");
+        assert_eq!(series(), [true; 3], "measured just now");
+        lag.measured_at = lag.measured_at.checked_sub(KNOWN_FOR).expect("a minute ago");
+        lag.round().await.expect_err("nothing can be asked");
+        assert_eq!(series(), [false; 3]);
+    }
 }

@@ -6,7 +6,8 @@ use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
-use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
+use rdkafka::mocking::MockCluster;
+use rdkafka::producer::{BaseProducer, BaseRecord, DefaultProducerContext, Producer as _};
 use spillway_keeper::kafka::{Kafka, Place};
 use spillway_keeper::lag::{Lag, Measured, State};
 use spillway_keeper::shard::ShardHandle;
@@ -48,13 +49,7 @@ pub async fn topics(world: &World) {
     while !topics.iter().all(|topic| there(topic)) {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    for partition in 0..PARTITIONS {
-        world
-            .run(&format!(
-                "INSERT INTO spillway_store.positions (partition_id) VALUES ({partition})"
-            ))
-            .await;
-    }
+    world.seed_positions().await;
 }
 
 pub fn produce(world: &World, partition: i32, records: usize) {
@@ -194,4 +189,41 @@ async fn a_kafka_that_is_away_is_an_error_within_the_deadline() {
     let mut lag = Lag::new(world.shard.clone(), kafka, &world.settings.lag, &world.metrics);
     let measured = tokio::time::timeout(WAIT, lag.measure()).await;
     assert!(measured.expect("an answer in time").is_err());
+}
+
+/// A Kafka whose brokers say what they are told to: real ones lose their leaders for a moment only
+/// now and then.
+fn told(world: &mut World) -> MockCluster<'static, DefaultProducerContext> {
+    let cluster: MockCluster<'_, DefaultProducerContext> = MockCluster::new(1).unwrap();
+    for topic in [TOPIC_LIVE, TOPIC_BACKLOG] {
+        cluster.create_topic(topic, i32::from(PARTITIONS), 1).unwrap();
+    }
+    world.settings.kafka.brokers = vec![cluster.bootstrap_servers()];
+    cluster
+}
+
+#[tokio::test]
+async fn lag_is_measured_again_without_a_restart_after_partitions_had_no_leader() {
+    let mut world = World::new().await;
+    let cluster = told(&mut world);
+    let lead = |leader| {
+        for topic in [TOPIC_LIVE, TOPIC_BACKLOG] {
+            for partition in 0..PARTITIONS {
+                cluster.partition_leader(topic, i32::from(partition), leader).unwrap();
+            }
+        }
+    };
+    world.seed_positions().await;
+    lead(None);
+    let (kafka, _thread) = Kafka::start(&world.settings.kafka).unwrap();
+    let mut lag = Lag::new(world.shard.clone(), kafka, &world.settings.lag, &world.metrics);
+    lag.measure().await.expect_err("no partition has a leader");
+    lead(Some(1));
+    let healed = async {
+        while lag.measure().await.is_err() {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+    };
+    let healed = tokio::time::timeout(WAIT, healed).await;
+    assert!(healed.is_ok(), "the keeper would have to be started anew");
 }

@@ -64,6 +64,16 @@ impl World {
         session.give_back();
     }
 
+    /// Positions at the begin of every partition.
+    pub async fn seed_positions(&self) {
+        for partition in 0..PARTITIONS {
+            self.run(&format!(
+                "INSERT INTO spillway_store.positions (partition_id) VALUES ({partition})"
+            ))
+            .await;
+        }
+    }
+
     pub async fn session(&self) -> spillway_runtime::mysql::Session {
         spillway_runtime::mysql::checkout(&self.admin, Duration::from_secs(5))
             .await

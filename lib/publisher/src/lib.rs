@@ -2,6 +2,7 @@
 //! it" is said only because of a delivery report.
 //!
 //! Used by ingest-api (batches), recovery-worker (batches from S3) and consumer (dead letters).
+//! `asking` is for those who only ask Kafka where its logs stand: keeper and recovery-worker.
 //! Modules in travel order: settings, the topics that must be there, the record, its way, its end.
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::indexing_slicing))]
@@ -21,9 +22,12 @@ mod report;
 
 mod outcome;
 
+mod asking;
+
 #[cfg(feature = "simulation")]
 pub mod simulated;
 
+pub use asking::{Asking, REPLACED_AFTER};
 pub use in_flight::{JOINABLE_FOR, Pending, SETTLED_RECORDS_MAX, wait_all};
 pub use log_gate::LogGate;
 pub use outcome::{Hindrance, Outcome, Refused};
