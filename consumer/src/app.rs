@@ -64,7 +64,7 @@ pub async fn run(settings: ConsumerSettings, ctx: Context) -> Result<Drained, Ru
     let stop = CancellationToken::new();
     // Whatever ends this function, the poller's thread does not outlive it.
     let _ends_the_poller = stop.clone().drop_guard();
-    let (told, redis) = last_seen::start(&settings.redis, &metrics, stop.clone())?;
+    let (told, redis) = last_seen::start(&settings.redis, &metrics, &ctx.health, stop.clone())?;
     let redis = redis.map(tokio::spawn);
     let config = consumer_config(&settings)?;
     let (commands, obeyed) = mpsc::channel(COMMANDS_WAITING_MAX);

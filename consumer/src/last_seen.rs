@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use redis::aio::{ConnectionManager, ConnectionManagerConfig};
 use redis::{Client, IntoConnectionInfo, RedisError};
+use spillway_runtime::admin::{DependencyProbe, Health};
 use spillway_runtime::deadline::{DeadlineExceeded, within};
 use spillway_runtime::settings::SecretFileError;
 use tokio::sync::mpsc;
@@ -77,6 +78,7 @@ impl LastSeen {
 pub fn start(
     settings: &RedisSettings,
     metrics: &Metrics,
+    health: &Health,
     stop: CancellationToken,
 ) -> Result<(LastSeen, Option<impl Future<Output = ()> + use<>>), LastSeenError> {
     let Some(url) = &settings.url else {
@@ -92,16 +94,20 @@ pub fn start(
     }
     let client = Client::open(info).map_err(LastSeenError::Address)?;
     let (queue, updates) = mpsc::channel(WAITING_MAX);
-    let task = drain(client, updates, metrics.clone(), stop);
+    let around = Around { metrics: metrics.clone(), probe: health.register("redis"), stop };
+    let task = drain(client, updates, around);
     Ok((LastSeen { queue: Some(queue), metrics: metrics.clone() }, Some(task)))
 }
 
-async fn drain(
-    client: Client,
-    mut updates: mpsc::Receiver<Seen>,
+/// Who is told how it goes, and who ends it.
+struct Around {
     metrics: Metrics,
+    probe: DependencyProbe,
     stop: CancellationToken,
-) {
+}
+
+async fn drain(client: Client, mut updates: mpsc::Receiver<Seen>, around: Around) {
+    let Around { metrics, probe, stop } = around;
     let mut connection = None;
     let mut silent_until = tokio::time::Instant::now();
     loop {
@@ -115,11 +121,14 @@ async fn drain(
             metrics.last_seen_dropped.inc_by(count);
             continue;
         }
+        let began = tokio::time::Instant::now();
         match send(&client, &mut connection, &seen).await {
             Ok(()) => {
+                probe.ok(began.elapsed());
                 metrics.last_seen_sent.inc_by(count);
             }
             Err(error) => {
+                probe.failed(&error);
                 tracing::warn!(%error, pause = ?PAUSE, "Redis is away; last_seen waits for nobody");
                 metrics.last_seen_dropped.inc_by(count);
                 connection = None;
