@@ -42,6 +42,7 @@ fn well() -> Snapshot {
         per_second: Some(per_second),
         held,
         oldest_s,
+        ..Hop::default()
     };
     let environment = |name: &str, hosts, freshest_s| EnvironmentState {
         environment: name.to_owned(),
