@@ -56,7 +56,7 @@ fn arrival_row(facts: Facts<'_>, calendar: &Calendar<'_>) -> ComponentRow {
         let (tone, words) = match day {
             None => ("unknown", "not watched".to_owned()),
             Some(day) if day.lost > 0 => {
-                ("down", format!("lost: {}", words::of(day.lost, "gap", "gaps")))
+                ("down", format!("lost: {}", words::of(day.lost, "batch", "batches")))
             }
             Some(day) if day.delayed_s > MARKS_A_DAY_S => {
                 ("degraded", format!("delayed for {}, nothing lost", words::age(day.delayed_s)))

@@ -26,6 +26,9 @@ pub mod export;
 pub mod probe;
 pub mod watch;
 
+#[cfg(test)]
+mod tests;
+
 use crate::answer::Answer;
 use crate::desk::Desk;
 use crate::failure::Failure;

@@ -178,8 +178,14 @@ fn subline(snapshot: &Snapshot) -> String {
             .to_owned(),
         (None, _) => "No data has arrived yet.".to_owned(),
         (Some(newest), false) => {
+            let missing = match snapshot.given_up() {
+                0 => "nothing is missing".to_owned(),
+                given_up => {
+                    format!("but agents gave up {}", words::of(given_up, "batch", "batches"))
+                }
+            };
             format!(
-                "The newest data is {} old. Nothing waits, nothing is missing.",
+                "The newest data is {} old. Nothing waits, {missing}.",
                 words::age(newest as f64)
             )
         }
@@ -193,6 +199,7 @@ fn tiles(snapshot: &Snapshot, history: &History, operators: bool) -> Vec<Tile> {
     let delayed = snapshot.environments.iter().filter(|e| e.is_delayed());
     let count = delayed.clone().count();
     let on_the_way: i64 = snapshot.environments.iter().map(EnvironmentState::on_the_way).sum();
+    let endless = snapshot.environments.iter().any(|e| e.unknown_tail > 0);
     let age = delayed.map(|e| e.freshest_s as f64).reduce(f64::max);
     let is_delayed = snapshot.is_delayed();
     let parked = snapshot.hop("drained").and_then(|hop| hop.oldest_s).filter(|_| is_delayed);
@@ -223,7 +230,8 @@ fn tiles(snapshot: &Snapshot, history: &History, operators: bool) -> Vec<Tile> {
                 (false, _) if snapshot.is_cut() => "so far; what comes now waits".to_owned(),
                 (true, 0) => "agents tell how much when they are heard again".to_owned(),
                 (true, _) => {
-                    format!("{} on the way{of}", words::of(on_the_way, "batch", "batches"))
+                    let batches = words::of(on_the_way, "batch", "batches");
+                    format!("{}{batches} on the way{of}", if endless { "at least " } else { "" })
                 }
                 (false, _) => "all that was measured is here".to_owned(),
             },
@@ -242,8 +250,12 @@ fn tiles(snapshot: &Snapshot, history: &History, operators: bool) -> Vec<Tile> {
         Tile {
             id: "lag",
             label: "Waiting in Kafka",
-            value: words::known(applied.and_then(|hop| hop.oldest_s), words::age),
-            note: format!("{} records", words::known(applied.and_then(|h| h.held), words::count)),
+            value: applied.map_or_else(|| words::UNKNOWN.to_owned(), words::oldest),
+            note: match applied.map(words::held) {
+                Some(held) if held != words::UNKNOWN => format!("{held} records"),
+                _ if snapshot.is_unseen() => NOT_ASKED.to_owned(),
+                _ => format!("{} records", words::UNKNOWN),
+            },
             tone: "plain",
             spark: component_rows::spark(&lags),
         },
@@ -256,6 +268,13 @@ const NOT_ASKED: &str = "not known: a shard can’t be asked";
 fn lost_tile(snapshot: &Snapshot) -> Tile {
     let (lost, is_empty) = (snapshot.lost(), snapshot.environments.is_empty());
     let is_unseen = snapshot.is_unseen();
+    let given_up = match snapshot.given_up() {
+        0 => String::new(),
+        batches => {
+            let least = if is_unseen { "at least " } else { "" };
+            format!("; given up: {least}{}", words::of(batches, "batch", "batches"))
+        }
+    };
     Tile {
         id: "lost",
         label: "Lost",
@@ -265,14 +284,15 @@ fn lost_tile(snapshot: &Snapshot) -> Tile {
             _ if is_unseen => format!("at least {}", words::count(lost as f64)),
             _ => words::count(lost as f64),
         },
-        note: match lost {
-            0 if is_unseen => NOT_ASKED.to_owned(),
-            0 if is_empty => "no data has arrived yet".to_owned(),
-            0 => "no gap will stay open".to_owned(),
-            _ => "gaps that will not close, known by name".to_owned(),
+        note: match (lost, given_up.is_empty()) {
+            (0, _) if is_unseen => format!("{NOT_ASKED}{given_up}"),
+            (0, _) if is_empty => "no data has arrived yet".to_owned(),
+            (0, true) => "no gap will stay open".to_owned(),
+            (0, false) => format!("but gaps stay open{given_up}"),
+            _ => format!("batches that will not come, known by name{given_up}"),
         },
         tone: match lost {
-            0 if is_unseen => "plain",
+            0 if is_unseen || !given_up.is_empty() => "plain",
             0 => "up",
             _ => "down",
         },
@@ -311,10 +331,10 @@ fn environment_row(snapshot: &Snapshot, e: &EnvironmentState, frame: Frame<'_>) 
             None => words::age(e.freshest_s as f64),
             Some(since) => format!("unknown since {}", words::clock(since)),
         },
-        on_the_way: count(e.on_the_way(), snapshot.hears(e)),
+        on_the_way: count(e.on_the_way(), snapshot.hears(e) && e.unknown_tail == 0),
         lost: count(e.lost, !is_unseen),
         is_lost: e.lost > 0,
-        given_up: count(e.declared + e.quarantined, !is_unseen),
+        given_up: count(e.given_up(), !is_unseen),
     }
 }
 

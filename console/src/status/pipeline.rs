@@ -155,8 +155,8 @@ type Place = (&'static str, Condition, Vec<(&'static str, String)>);
 fn places(snapshot: &Snapshot) -> [Place; 7] {
     let hop = |key| snapshot.hop(key);
     let rate = |key| words::known(hop(key).and_then(|h| h.per_second), words::rate);
-    let oldest = |key| words::known(hop(key).and_then(|h| h.oldest_s), words::age);
-    let held = |key| words::known(hop(key).and_then(|h| h.held), words::count);
+    let oldest = |key| hop(key).map_or_else(|| words::UNKNOWN.to_owned(), words::oldest);
+    let held = |key| hop(key).map_or_else(|| words::UNKNOWN.to_owned(), words::held);
     let part = |part| part_of(snapshot, part);
     let response = |of: Part| words::known(part(of).response_ms, words::millis);
     let errors = |of: Part| words::known(part(of).error_ratio, words::share);
@@ -296,10 +296,8 @@ mod tests {
             key: "parked",
             name: "agent → S3",
             unit: "points",
-            total: None,
             per_second: Some(40.0),
-            held: None,
-            oldest_s: None,
+            ..Hop::default()
         };
         let snapshot =
             Snapshot { components: vec![down], hops: vec![parked], ..Snapshot::default() };

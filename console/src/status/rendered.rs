@@ -2,12 +2,12 @@
 //! Rendered once a look, however many read it.
 
 use bytes::Bytes;
-use serde_json::json;
+use serde_json::{Value as Json, json};
 
 use super::feed::{self, Naming};
 use super::incidents::Incident;
 use super::page::{self, Audience, Facts, Frame};
-use super::snapshot::Snapshot;
+use super::snapshot::{EnvironmentState, ShardState, Snapshot};
 
 pub const HTML: &str = "text/html; charset=utf-8";
 const JSON: &str = "application/json";
@@ -54,12 +54,47 @@ impl Rendered {
 
 fn operators_json(snapshot: &Snapshot) -> String {
     let mut object = head(snapshot);
-    if let (Some(object), Ok(serde_json::Value::Object(rest))) =
+    if let (Some(object), Ok(Json::Object(rest))) =
         (object.as_object_mut(), serde_json::to_value(snapshot))
     {
         object.extend(rest);
+        object.insert("shards".to_owned(), snapshot.shards.iter().map(shard_json).collect());
+        let environments = snapshot.environments.iter().map(|e| environment_json(snapshot, e));
+        object.insert("environments".to_owned(), environments.collect());
     }
     format!("{object:#}\n")
+}
+
+/// What was measured long ago is not told as if it were so now.
+fn shard_json(shard: &ShardState) -> Json {
+    let lag = shard.lag();
+    json!({
+        "shard": shard.shard,
+        "reachable": shard.reachable,
+        "answered_ms": shard.answered_ms,
+        "lag_records": lag.map(|(records, _)| records),
+        "lag_s": lag.map(|(_, seconds)| seconds),
+        "measured_s": shard.measured_s,
+    })
+}
+
+/// Null where the page says "unknown".
+fn environment_json(snapshot: &Snapshot, e: &EnvironmentState) -> Json {
+    let seen = |n: i64| e.unseen_since_ms.is_none().then_some(n);
+    json!({
+        "environment": e.environment,
+        "shard": e.shard,
+        "hosts": e.hosts,
+        "freshest_s": seen(e.freshest_s),
+        "stalest_s": seen(e.stalest_s),
+        "backlog_batches": snapshot.hears(e).then_some(e.backlog_batches),
+        "late": seen(e.late),
+        "unknown_tail": seen(e.unknown_tail),
+        "quarantined": seen(e.quarantined),
+        "declared": seen(e.declared),
+        "lost": seen(e.lost),
+        "unseen_since_ms": e.unseen_since_ms,
+    })
 }
 
 /// Nothing in it tells who the customers are, nor how many.
@@ -77,13 +112,13 @@ fn public_json(snapshot: &Snapshot) -> String {
     if let Some(object) = object.as_object_mut() {
         object.insert("at_ms".to_owned(), snapshot.at_ms.into());
         object.insert("delayed".to_owned(), snapshot.is_delayed().into());
-        object.insert("lost".to_owned(), (snapshot.lost() > 0).into());
+        object.insert("lost".to_owned(), snapshot.is_lost().into());
         object.insert("newest_s".to_owned(), newest_s.into());
         object.insert("components".to_owned(), components.collect());
     }
     format!("{object:#}\n")
 }
 
-fn head(snapshot: &Snapshot) -> serde_json::Value {
+fn head(snapshot: &Snapshot) -> Json {
     json!({ "verdict": snapshot.verdict().as_str(), "headline": snapshot.headline() })
 }

@@ -9,6 +9,11 @@ use crate::answer::{Answer, Verdict};
 /// Data older than this is delayed.
 pub const DELAYED_AFTER_S: f64 = 60.0;
 
+/// SQL: the batches of a group of rows of `spillway.gaps`. A row is a range, both ends included; a
+/// tail whose end nobody knows counts as one.
+pub const GAP_BATCHES: &str =
+    "CAST(SUM(IF(last_seq IS NULL, 1, last_seq - first_seq + 1)) AS SIGNED)";
+
 /// One look at everything.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct Snapshot {
@@ -34,7 +39,7 @@ pub struct ProgramState {
 }
 
 /// One leg of a batch's way, over all programs that serve it.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Default, Serialize)]
 pub struct Hop {
     /// Stable, for scripts.
     pub key: &'static str,
@@ -43,10 +48,17 @@ pub struct Hop {
     pub unit: &'static str,
     pub total: Option<f64>,
     pub per_second: Option<f64>,
-    /// Batches, objects or records that wait here.
+    /// What waits here, and what is counted of it: batches, objects or records.
     pub held: Option<f64>,
+    pub held_unit: Option<&'static str>,
     pub oldest_s: Option<f64>,
+    /// Where only a part could be asked: it is at least this. Never nought.
+    pub held_least: Option<f64>,
+    pub oldest_least_s: Option<f64>,
 }
+
+/// An older measurement of a shard's lag says nothing of now.
+const MEASURED_S_MAX: i64 = 60;
 
 /// One shard's lag, as the keeper measured it.
 #[derive(Debug, Clone, Default, Serialize)]
@@ -61,6 +73,15 @@ pub struct ShardState {
     pub measured_s: Option<i64>,
 }
 
+impl ShardState {
+    /// Records that wait for it and the age of the oldest, while that is known. The keeper asks the
+    /// shard itself where it stands: of one that can't be asked its own metrics tell the past.
+    pub fn lag(&self) -> Option<(i64, f64)> {
+        let is_new = self.measured_s.is_some_and(|age| age <= MEASURED_S_MAX);
+        (self.reachable && is_new).then_some((self.lag_records?, self.lag_s?))
+    }
+}
+
 /// What a customer sees.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct EnvironmentState {
@@ -72,8 +93,9 @@ pub struct EnvironmentState {
     pub stalest_s: i64,
     /// Batches still on their way from spools and S3, as agents say.
     pub backlog_batches: i64,
-    /// Gaps by what is known of them. Late ones may still come; lost ones will not.
+    /// Batches in gaps, by what is known of them. Late ones may still come; lost ones will not.
     pub late: i64,
+    /// Gaps without a known end: one batch each at least.
     pub unknown_tail: i64,
     pub quarantined: i64,
     pub declared: i64,
@@ -93,9 +115,15 @@ impl EnvironmentState {
         self.freshest_s as f64 > DELAYED_AFTER_S
     }
 
-    /// Batches that wait in spools, and gaps that may still close.
+    /// Batches that wait in spools, and in gaps that may still close. More than this if there is an
+    /// unknown tail.
     pub fn on_the_way(&self) -> i64 {
         self.backlog_batches + self.late + self.unknown_tail
+    }
+
+    /// Batches that agents gave up, or that lie in dead letters: their gaps stay open.
+    pub fn given_up(&self) -> i64 {
+        self.declared + self.quarantined
     }
 }
 
@@ -125,8 +153,13 @@ impl Snapshot {
             }
             Verdict::Ok => "Everything arrives".to_owned(),
             _ if self.lost() > 0 => "Some data is lost".to_owned(),
+            // Some of MySQL's shards: together they are only impaired.
             Verdict::Critical if down.is_empty() => {
-                "A part can’t be reached; data is kept and delayed".to_owned()
+                format!("{} is partly down; data is kept and delayed", Part::Storage.title())
+            }
+            Verdict::Critical if self.is_partly_unseen() => {
+                let storage = Part::Storage.title();
+                format!("{down} down, {storage} partly; data is kept and delayed")
             }
             Verdict::Critical => format!("{down} down; data is kept and delayed"),
             Verdict::Warning if self.is_delayed() => {
@@ -139,9 +172,20 @@ impl Snapshot {
         }
     }
 
-    /// Runs of batches that will not come.
+    /// Batches that will not come, as far as shards can be asked.
     pub fn lost(&self) -> i64 {
         self.environments.iter().map(|e| e.lost).sum()
+    }
+
+    /// Whether data is lost, where that can be told.
+    pub fn is_lost(&self) -> Option<bool> {
+        let is_told = !self.environments.is_empty() && !self.is_unseen();
+        (self.lost() > 0 || is_told).then_some(self.lost() > 0)
+    }
+
+    /// Batches that agents gave up, or that lie in dead letters.
+    pub fn given_up(&self) -> i64 {
+        self.environments.iter().map(EnvironmentState::given_up).sum()
     }
 
     /// Something is on its way that should be here.
@@ -165,6 +209,11 @@ impl Snapshot {
         self.shards.iter().any(|shard| !shard.reachable)
     }
 
+    /// Some shards answer, and some don't.
+    fn is_partly_unseen(&self) -> bool {
+        self.is_unseen() && self.shards.iter().any(|shard| shard.reachable)
+    }
+
     /// Whether agents' words of their spools come through: they travel with their batches.
     pub fn hears(&self, environment: &EnvironmentState) -> bool {
         const WAY: [Part; 4] = [Part::Intake, Part::Log, Part::Storing, Part::Storage];
@@ -183,9 +232,9 @@ impl Snapshot {
         }
     }
 
-    /// Age of the oldest record that no shard has yet.
+    /// Age of the oldest record that no shard has yet; at least that while not all can be asked.
     pub fn lag_s(&self) -> Option<f64> {
-        self.hop("applied").and_then(|hop| hop.oldest_s)
+        self.hop("applied").and_then(|hop| hop.oldest_s.or(hop.oldest_least_s))
     }
 
     pub fn hop(&self, key: &str) -> Option<&Hop> {
@@ -224,7 +273,7 @@ impl Snapshot {
         for p in &self.programs {
             section.row([p.name.clone().into(), p.state.into(), p.answered_ms.into()]);
         }
-        let columns = ["hop", "unit", "total", "per_second", "held", "oldest_s"];
+        let columns = ["hop", "unit", "total", "per_second", "held", "held_unit", "oldest_s"];
         let section = answer.section("hops", &columns);
         for hop in &self.hops {
             section.row([
@@ -233,6 +282,7 @@ impl Snapshot {
                 hop.total.into(),
                 hop.per_second.into(),
                 hop.held.into(),
+                hop.held_unit.into(),
                 hop.oldest_s.into(),
             ]);
         }

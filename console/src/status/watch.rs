@@ -60,7 +60,11 @@ pub struct Metrics {
 impl Metrics {
     pub fn register(r: &mut Registry) -> Self {
         let metrics = Self::default();
-        r.register("gaps", "Gaps by state, all environments", metrics.gaps.clone());
+        r.register(
+            "gaps",
+            "Batches in gaps by state, all environments; a tail without an end counts as one",
+            metrics.gaps.clone(),
+        );
         r.register(
             "newest_data_seconds",
             "Age of the newest data of the environment that has the oldest",
@@ -219,6 +223,16 @@ fn replication_of(row: &MySqlRow) -> Replication {
 mod tests {
     use super::*;
     use crate::status::snapshot::{EnvironmentState, ShardState};
+
+    #[test]
+    fn gaps_are_told_to_be_batches() {
+        let mut registry = Registry::default();
+        Metrics::register(&mut registry).note(&Snapshot::default());
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
+        let help = text.lines().find(|line| line.starts_with("# HELP gaps ")).unwrap();
+        assert!(help.contains("Batches") && help.contains("counts as one"), "{help}");
+    }
 
     #[test]
     fn gaps_are_summed_and_a_shard_that_is_silent_does_not_make_them_vanish() {

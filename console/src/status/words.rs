@@ -1,5 +1,7 @@
 //! Numbers as people read them: ages, counts, rates and shares, in few characters.
 
+use super::snapshot::Hop;
+
 /// `4 s`, `3 min`, `2 h 5 min`, `3 d`.
 pub fn age(seconds: f64) -> String {
     let whole = seconds.max(0.0).round() as u64;
@@ -83,6 +85,25 @@ pub fn of(number: i64, one: &str, many: &str) -> String {
 
 /// What is not known.
 pub const UNKNOWN: &str = "–";
+
+/// What waits on a leg.
+pub fn held(hop: &Hop) -> String {
+    known_or_least(hop.held, hop.held_least, count)
+}
+
+/// How old the oldest of it is.
+pub fn oldest(hop: &Hop) -> String {
+    known_or_least(hop.oldest_s, hop.oldest_least_s, age)
+}
+
+/// A number that may only be known in part; a part of nought tells nothing.
+fn known_or_least(value: Option<f64>, least: Option<f64>, words: impl Fn(f64) -> String) -> String {
+    match (value, least) {
+        (Some(value), _) => words(value),
+        (None, Some(least)) => format!("at least {}", words(least)),
+        (None, None) => UNKNOWN.to_owned(),
+    }
+}
 
 pub fn known(value: Option<f64>, words: impl Fn(f64) -> String) -> String {
     value.map_or_else(|| UNKNOWN.to_owned(), words)

@@ -95,6 +95,8 @@ pub async fn look(browser: &Browser, address: &str) {
         browser.open(&format!("{address}/hosts/{ENVIRONMENT}/{HOST}")).await;
         browser.until("document.body.dataset.ready === 'true'").await;
         browser.assert_sound("the host of the pictures").await;
+        let told = browser.text(".hostline").await;
+        assert!(told.contains("gaps: 18 late"), "its batches, not its one gap: {told}");
         let marks = browser.text(".marks").await;
         assert!(marks.contains("missing here (late)"), "what is missing is told: {marks}");
         browser.picture(&format!("host-{width}-{shade}")).await;

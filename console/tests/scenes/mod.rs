@@ -42,6 +42,7 @@ fn well() -> Snapshot {
         per_second: Some(per_second),
         held,
         oldest_s,
+        ..Hop::default()
     };
     let environment = |name: &str, hosts, freshest_s| EnvironmentState {
         environment: name.to_owned(),
@@ -130,6 +131,20 @@ fn recovery() -> Snapshot {
 fn lost() -> Snapshot {
     let mut snapshot = well();
     snapshot.environments[0].lost = 2;
+    snapshot
+}
+
+/// One of two shards is down: what waits for it nobody can count, nor what is lost there.
+fn shard_down() -> Snapshot {
+    let mut snapshot = well();
+    judge(&mut snapshot, Part::Storage, Condition::Degraded, "shard-zero-b can't be asked");
+    let shard = "shard-zero-b".to_owned();
+    snapshot.shards.push(ShardState { shard, ..ShardState::default() });
+    snapshot.environments[2].unseen_since_ms = Some(NOW_MS - 40_000);
+    snapshot.environments[0].declared = 6;
+    let applied = snapshot.hops.iter_mut().find(|hop| hop.key == "applied").unwrap();
+    (applied.held, applied.oldest_s) = (None, None);
+    (applied.held_least, applied.oldest_least_s) = (Some(9_412.0), Some(1_500.0));
     snapshot
 }
 
@@ -285,6 +300,7 @@ pub async fn look_at_everything() {
         ("outage", outage()),
         ("recovery", recovery()),
         ("lost", lost()),
+        ("shard-down", shard_down()),
         ("hostile", hostile()),
         ("many", many()),
         ("empty", empty()),
@@ -326,6 +342,7 @@ async fn assert_told(browser: &Browser, scene: &str, audience: &str) {
         "normal" => ("Everything arrives", "nothing", "nothing"),
         "outage" | "hostile" => ("Kafka is down; data is kept and delayed", "4 min", "nothing"),
         "recovery" => ("Delayed: some data is still on its way", "6 min", "nothing"),
+        "shard-down" => ("MySQL is partly down; data is kept and delayed", "25 min", "–"),
         "many" => ("Delayed: some data is still on its way", "6 min", "nothing"),
         "empty" => ("Nothing is known yet", "–", "–"),
         _ => ("Some data is lost", "nothing", "2"),

@@ -113,6 +113,11 @@ fn conclude(id: &BatchId, stored: Option<&Stored>, hops: &[Hop]) -> (Verdict, St
     if here("kafka") {
         return said(Verdict::Warning, "on its way: in Kafka, not applied yet (`spillway lag`)");
     }
+    if hops.iter().any(parked::is_aside) {
+        let text = "in quarantine in S3: nothing fetches it from there by itself \
+            (`spillway spill replay --dry-run` tells why)";
+        return said(Verdict::Warning, text);
+    }
     if here("s3") {
         return said(Verdict::Warning, "on its way: parked in S3 (`spillway spill ls`)");
     }
@@ -176,6 +181,12 @@ mod tests {
         let (verdict, sentence) = conclude(&id, None, &hops);
         assert_eq!(verdict, Verdict::Warning);
         assert!(sentence.contains("parked in S3"), "{sentence}");
+        let aside = Hop::new("s3", "here", "in quarantine/00000000000000000000000000000001");
+        let (verdict, sentence) = conclude(&id, None, &[aside]);
+        assert_eq!(verdict, Verdict::Warning);
+        assert!(sentence.starts_with("in quarantine in S3"), "{sentence}");
+        assert!(sentence.contains("`spillway spill replay --dry-run`"), "{sentence}");
+        assert!(!sentence.contains("on its way"), "nothing fetches it: {sentence}");
         let (_, sentence) = conclude(&id, None, &[]);
         assert!(sentence.contains("nobody here"), "{sentence}");
     }

@@ -39,6 +39,12 @@ pub async fn look(desk: &Desk, id: &BatchId, stored: Option<&Stored>) -> Hop {
     found.unwrap_or_else(|failure| Hop::new(HOP, "unknown", failure.sentence()))
 }
 
+/// Whether the batch lies in quarantine, where the recovery worker does not look.
+pub fn is_aside(hop: &Hop) -> bool {
+    let path = hop.detail.strip_prefix("in ").unwrap_or_default();
+    hop.hop == HOP && hop.state == "here" && path.starts_with(QUARANTINE_PREFIX)
+}
+
 async fn search(desk: &Desk, id: &BatchId) -> Result<Hop, Failure> {
     let bucket = spill::bucket(desk)?;
     let (parked, _) = spill::all(&bucket).await?;

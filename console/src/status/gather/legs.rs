@@ -9,6 +9,7 @@ struct Leg {
     unit: &'static str,
     counter: &'static str,
     held: Option<&'static str>,
+    held_unit: Option<&'static str>,
     oldest: Option<&'static str>,
 }
 
@@ -19,6 +20,7 @@ const LEGS: [Leg; 6] = [
         unit: "points",
         counter: "spillway_agent_points_emitted_total",
         held: Some("spillway_agent_spool_batches"),
+        held_unit: Some("batches"),
         oldest: Some("spillway_agent_oldest_in_spool_seconds"),
     },
     Leg {
@@ -27,6 +29,7 @@ const LEGS: [Leg; 6] = [
         unit: "points",
         counter: "spillway_agent_points_acked_total",
         held: None,
+        held_unit: None,
         oldest: None,
     },
     Leg {
@@ -35,6 +38,7 @@ const LEGS: [Leg; 6] = [
         unit: "points",
         counter: "spillway_agent_points_parked_total",
         held: None,
+        held_unit: None,
         oldest: None,
     },
     Leg {
@@ -43,6 +47,7 @@ const LEGS: [Leg; 6] = [
         unit: "points",
         counter: "spillway_ingest_points_accepted_total",
         held: None,
+        held_unit: None,
         oldest: None,
     },
     Leg {
@@ -51,6 +56,7 @@ const LEGS: [Leg; 6] = [
         unit: "points",
         counter: "spillway_recovery_points_drained_total",
         held: Some("spillway_recovery_objects_pending"),
+        held_unit: Some("objects"),
         oldest: Some("spillway_recovery_oldest_object_seconds"),
     },
     Leg {
@@ -59,6 +65,7 @@ const LEGS: [Leg; 6] = [
         unit: "points",
         counter: "spillway_consumer_points_applied_total",
         held: None,
+        held_unit: Some("records"),
         oldest: None,
     },
 ];
@@ -66,7 +73,7 @@ const LEGS: [Leg; 6] = [
 pub fn hops(flow: &Flow<'_>, snapshot: &Snapshot) -> Vec<Hop> {
     let mut hops: Vec<Hop> = LEGS.iter().map(|leg| hop(flow, leg)).collect();
     if let Some(last) = hops.last_mut() {
-        (last.held, last.oldest_s) = waiting_in_kafka(flow, snapshot);
+        waiting_in_kafka(last, &snapshot.shards);
     }
     hops
 }
@@ -79,24 +86,68 @@ fn hop(flow: &Flow<'_>, leg: &Leg) -> Hop {
         total: flow.sum(leg.counter),
         per_second: flow.rate(leg.counter),
         held: leg.held.and_then(|name| flow.sum(name)),
+        held_unit: leg.held_unit,
         oldest_s: leg.oldest.and_then(|name| flow.peak(name)),
+        ..Hop::default()
     }
 }
 
-/// An older measurement says nothing of now.
-const MEASURED_S_MAX: i64 = 60;
+/// What Kafka holds is known to the keeper, which measures it apart from the consumer. Where one
+/// shard's lag is not known the sum is not; it is at least what waits for the others.
+fn waiting_in_kafka(hop: &mut Hop, shards: &[ShardState]) {
+    let lags = shards.iter().filter_map(ShardState::lag);
+    let records: i64 = lags.clone().map(|(records, _)| records).sum();
+    let oldest = lags.clone().map(|(_, seconds)| seconds).reduce(f64::max);
+    if !shards.is_empty() && lags.count() == shards.len() {
+        (hop.held, hop.oldest_s) = (Some(records as f64), oldest);
+    } else if records > 0 {
+        (hop.held_least, hop.oldest_least_s) = (Some(records as f64), oldest);
+    }
+}
 
-/// What Kafka holds is known to the keeper, which measures it apart from the consumer: in MySQL,
-/// and by its own metrics while a shard can't be asked.
-fn waiting_in_kafka(flow: &Flow<'_>, snapshot: &Snapshot) -> (Option<f64>, Option<f64>) {
-    let is_new = |shard: &ShardState| shard.measured_s.is_some_and(|age| age <= MEASURED_S_MAX);
-    if snapshot.shards.iter().all(|shard| shard.reachable && is_new(shard)) {
-        let records: i64 = snapshot.shards.iter().filter_map(|shard| shard.lag_records).sum();
-        let oldest = snapshot.shards.iter().filter_map(|shard| shard.lag_s).reduce(f64::max);
-        return (Some(records as f64), oldest);
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::status::metrics_text::Readings;
+
+    fn shard(reachable: bool, records: i64, seconds: f64) -> ShardState {
+        match reachable {
+            false => ShardState::default(),
+            true => ShardState {
+                reachable,
+                lag_records: Some(records),
+                lag_s: Some(seconds),
+                measured_s: Some(2),
+                ..ShardState::default()
+            },
+        }
     }
-    if snapshot.shards.iter().all(|shard| shard.reachable) {
-        return (None, None);
+
+    /// The last hop, while the keeper's gauge still says what it measured before.
+    fn applied(shards: Vec<ShardState>) -> Hop {
+        let text = "spillway_keeper_lag_records{shard=\"s1\"} 0\n\
+                    spillway_keeper_lag_seconds{shard=\"s1\"} 0\n";
+        let now = BTreeMap::from([("keeper".to_owned(), Readings::parse(text))]);
+        let flow = Flow { now: &now, before: None, seconds: 1.0 };
+        let snapshot = Snapshot { shards, ..Snapshot::default() };
+        hops(&flow, &snapshot).pop().unwrap()
     }
-    (flow.sum("spillway_keeper_lag_records"), flow.peak("spillway_keeper_lag_seconds"))
+
+    #[test]
+    fn what_waits_for_a_shard_that_is_dead_is_not_known_and_so_the_sum_is_not() {
+        let hop = applied(vec![shard(true, 0, 0.0), shard(false, 0, 0.0)]);
+        assert_eq!((hop.held, hop.oldest_s), (None, None));
+        assert_eq!((hop.held_least, hop.oldest_least_s), (None, None), "no least of nought");
+        let hop = applied(vec![shard(true, 40, 7.0), shard(false, 0, 0.0)]);
+        assert_eq!((hop.held, hop.oldest_s), (None, None));
+        assert_eq!((hop.held_least, hop.oldest_least_s), (Some(40.0), Some(7.0)));
+        let hop = applied(vec![shard(true, 40, 7.0), shard(true, 2, 9.0)]);
+        assert_eq!((hop.held, hop.oldest_s), (Some(42.0), Some(9.0)));
+        assert_eq!(hop.held_unit, Some("records"));
+        let old = ShardState { measured_s: Some(645), ..shard(true, 0, 0.0) };
+        assert_eq!(applied(vec![old]).held, None);
+        assert_eq!(applied(Vec::new()).held, None, "no shard is known");
+    }
 }

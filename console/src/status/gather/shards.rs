@@ -11,7 +11,7 @@ use sqlx::mysql::MySqlRow;
 use crate::commands::check::CANARY_HOST;
 use crate::reach::mysql::{MysqlFault, Server};
 use crate::settings::ConsoleSettings;
-use crate::status::snapshot::{EnvironmentState, ShardState};
+use crate::status::snapshot::{EnvironmentState, GAP_BATCHES, ShardState};
 
 /// What a shard told, or why it did not.
 #[derive(Debug)]
@@ -96,9 +96,11 @@ async fn count_gaps(
 ) -> Result<(), MysqlFault> {
     let counts: Vec<(String, String, i64)> = server
         .ask(async |conn| {
-            let sql = "SELECT environment, state, COUNT(*) FROM spillway.gaps
-                       GROUP BY environment, state";
-            let rows = sqlx::query(sql).fetch_all(conn).await?;
+            let sql = format!(
+                "SELECT environment, state, {GAP_BATCHES} FROM spillway.gaps
+                 GROUP BY environment, state"
+            );
+            let rows = sqlx::query(&sql).fetch_all(conn).await?;
             let row = |row: &MySqlRow| Ok((text(row, 0)?, text(row, 1)?, row.try_get(2)?));
             rows.iter().map(row).collect()
         })

@@ -5,6 +5,7 @@ use sqlx::Row;
 
 use super::Range;
 use crate::reach::mysql::{MysqlFault, Server};
+use crate::status::snapshot::GAP_BATCHES;
 
 /// Hosts on an environment's page.
 pub const HOSTS_MAX: u32 = 500;
@@ -117,7 +118,7 @@ pub async fn gap_marks(
         .await
 }
 
-/// `none`, or `2 late, 1 lost`.
+/// Batches by state: `none`, or `2 late, 1 lost`.
 pub async fn gaps(
     server: &mut Server,
     environment: &str,
@@ -125,9 +126,11 @@ pub async fn gaps(
 ) -> Result<String, MysqlFault> {
     let counts: Vec<(String, i64)> = server
         .ask(async |conn| {
-            let sql = "SELECT state, COUNT(*) FROM spillway.gaps
-                       WHERE environment = ? AND host = ? GROUP BY state ORDER BY state";
-            let rows = sqlx::query(sql).bind(environment).bind(host).fetch_all(conn).await?;
+            let sql = format!(
+                "SELECT state, {GAP_BATCHES} FROM spillway.gaps
+                 WHERE environment = ? AND host = ? GROUP BY state ORDER BY state"
+            );
+            let rows = sqlx::query(&sql).bind(environment).bind(host).fetch_all(conn).await?;
             rows.iter().map(|row| Ok((text(row, 0)?, row.try_get(1)?))).collect()
         })
         .await?;
