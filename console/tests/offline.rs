@@ -30,7 +30,8 @@ fn a_token_is_shown_once_works_and_can_be_revoked() {
     let site = offline();
     let made = site.ok("token create --environment acme --expires-in 90d --yes");
     let (token, id) = (made["token"].as_str().unwrap(), made["id"].as_str().unwrap());
-    assert!(made["agent_toml"].as_str().unwrap().contains(token));
+    let block = made["agent_toml"].as_str().unwrap();
+    assert!(block.contains("token_file = \"/etc/spillway/agent.token\"") && !block.contains(token));
     let secret = token.rsplit('_').next().unwrap();
     assert!(
         !site.read("tokens.toml").contains(secret) && !site.read("journal.jsonl").contains(secret)

@@ -75,7 +75,8 @@ pub fn agent_toml(desk: &Desk, key: &PublicKey) -> String {
     format!(
         "[spill]\nenabled = true\nendpoint = {:?}\nbucket = {:?}\nregion = {:?}\n\
          public_key = \"{}\"\nkey_id = \"{}\"\n\
-         # access_key, secret_key_file: of a key that may only put objects under spill/",
+         # Of a key that may only put objects under spill/, and a file with its secret:\n\
+         access_key = \"\"\nsecret_key_file = \"\"",
         s3.endpoint,
         s3.bucket,
         s3.region,

@@ -43,13 +43,16 @@ pub fn create(desk: &Desk, options: &CreateToken) -> Result<Answer, Failure> {
         Consent::Given(entry) => entry,
     };
     entry.end(tokens::append(path, row.clone()))?;
-    let block = agent_toml(desk, &row, secret.reveal());
+    let block = agent_toml(desk, &row);
     answer
         .fact("id", row.id)
         .fact("environment", row.environment)
         .fact("token", secret.reveal())
         .fact("agent_toml", block)
-        .note("The token is shown this once; tokens.toml holds only its SHA-256.");
+        .note(format!(
+            "The token is shown this once; tokens.toml holds only its SHA-256. On the agent's host \
+             it goes into {TOKEN_FILE} (root, 0600)."
+        ));
     Ok(answer)
 }
 
@@ -59,11 +62,15 @@ fn after(start: Timestamp, life: Dur) -> Result<Timestamp, UsageError> {
     end.ok_or_else(|| UsageError("--expires-in is too long to be a date".to_owned()))
 }
 
-/// What to copy into agent.toml.
-fn agent_toml(desk: &Desk, row: &Token, token: &str) -> String {
+/// Where the agent's unit takes its token from (deploy/systemd).
+const TOKEN_FILE: &str = "/etc/spillway/agent.token";
+
+/// What to copy into agent.toml, which everybody on that host may read: the token is not in it.
+fn agent_toml(desk: &Desk, row: &Token) -> String {
     let endpoints = &desk.settings.api.endpoints;
     let mut block = format!(
-        "[agent]\nenvironment = {:?}\ntoken = {token:?}\n\n[deliver]\nendpoints = {endpoints:?}",
+        "[agent]\nenvironment = {:?}\ntoken_file = {TOKEN_FILE:?}\n\n\
+         [deliver]\nendpoints = {endpoints:?}",
         row.environment
     );
     if let Ok(Some(key)) = keys::newest(&desk.settings.keys_dir) {
