@@ -1,6 +1,7 @@
 //! From the command line to an exit code: settings, the command, its answer on stdout.
 
 use std::io::Write;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser};
@@ -19,6 +20,9 @@ use crate::desk::Desk;
 use crate::failure::Failure;
 use crate::settings::ConsoleSettings;
 use crate::status;
+
+/// Where operators keep the settings, unless they say otherwise.
+const USUAL_CONFIG: &str = "/etc/spillway/spillway.toml";
 
 /// Runs one invocation.
 pub fn run() -> ExitCode {
@@ -42,14 +46,16 @@ pub fn run() -> ExitCode {
         clap_complete::generate(completions.shell, &mut command, "spillway", &mut text);
         return print(String::from_utf8_lossy(&text).trim_end());
     }
-    let loaded: ConsoleSettings = match settings::load(cli.options.config.as_deref()) {
+    let usual = Some(PathBuf::from(USUAL_CONFIG)).filter(|path| path.exists());
+    let config = cli.options.config.clone().or(usual);
+    let loaded: ConsoleSettings = match settings::load(config.as_deref()) {
         Ok(loaded) => loaded,
         Err(errors) => {
             eprintln!("{errors}");
             return ExitCode::from(EXIT_CONFIG);
         }
     };
-    let options = Options { typed: typed(std::env::args().skip(1)), ..cli.options };
+    let options = Options { config, typed: typed(std::env::args().skip(1)), ..cli.options };
     let desk = Desk { settings: loaded, options };
     match cli.command {
         Command::Config(Config::Show) => print(shown(&desk).trim_end()),

@@ -48,7 +48,8 @@ pub struct Options {
     /// The command line as it was typed, but for `--yes`: for the journal.
     #[arg(skip)]
     pub typed: String,
-    /// Settings (TOML); SPILLWAY__SECTION__KEY in the environment overrides them.
+    /// Settings (TOML), /etc/spillway/spillway.toml if that is there; SPILLWAY__SECTION__KEY in the
+    /// environment overrides them.
     #[arg(long, global = true, value_name = "FILE", help_heading = EVERYWHERE)]
     pub config: Option<PathBuf>,
     /// How to print the answer.
