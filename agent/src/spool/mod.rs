@@ -190,6 +190,8 @@ pub struct SpoolTotals {
     pub oldest_window_ts: Option<i64>,
     /// Batches that a crash would lose.
     pub volatile_batches: u64,
+    /// New batches are kept in memory, though they are meant for the disk.
+    pub disk_refuses: bool,
     pub oldest_age_ms: i64,
 }
 

@@ -53,6 +53,8 @@ pub struct Store<D: Disk> {
     pub(super) now_ms: i64,
     /// The disk failed: memory takes what comes until then.
     pub(super) disk_rests_until_ms: i64,
+    /// The newest batch found no place on the disk there is.
+    pub(super) disk_refuses: bool,
     backlog_batches: u64,
     /// When segments that could not be read are looked at again.
     pub(super) unread_again_at_ms: i64,
@@ -89,6 +91,7 @@ impl<D: Disk> Store<D> {
             index: Index::default(),
             now_ms,
             disk_rests_until_ms: i64::MIN,
+            disk_refuses: false,
             backlog_batches: found.waiting.len() as u64,
             unread_again_at_ms: now_ms,
             known: found.known,
@@ -320,6 +323,7 @@ impl<D: Disk> Store<D> {
             backlog_batches: self.backlog_batches,
             oldest_window_ts: oldest.map(|entry| i64::from(entry.window_ts)),
             volatile_batches: self.index.memory_batches,
+            disk_refuses: self.disk_refuses,
             oldest_age_ms: oldest.map_or(0, |entry| self.now_ms.saturating_sub(entry.since_ms)),
         }
     }

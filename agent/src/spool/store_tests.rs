@@ -180,9 +180,11 @@ fn a_broken_disk_means_bounded_memory_and_back_to_disk_when_it_heals() {
     let refused = bench.append(6, 10_000).unwrap_err();
     assert_eq!((refused.record.id, refused.reason), (id(6), GivenUpReason::SpoolIo));
     assert_eq!(bench.waiting(), [1, 2, 3, 4, 5]);
+    assert!(bench.store.totals().disk_refuses);
     bench.disk.heal();
     bench.store.tick(60_000, Some(&Arc::clone(&bench.log)));
-    assert_eq!(bench.store.totals().volatile_batches, 0);
+    let totals = bench.store.totals();
+    assert_eq!((totals.volatile_batches, totals.disk_refuses), (0, false));
     bench.disk.crash(9);
     assert_eq!(bench.reopened().waiting(), [1, 2, 3, 4, 5]);
 }

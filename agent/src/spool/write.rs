@@ -155,6 +155,7 @@ impl<D: Disk> Store<D> {
             // Making room may have given it up meanwhile.
             if self.index.get(serial).is_some() {
                 self.index.move_to_disk(serial, segment, offset);
+                self.disk_refuses = false;
                 self.count_waiting(segment);
             }
         }
@@ -282,6 +283,7 @@ impl<D: Disk> Store<D> {
 
     fn enter(&mut self, incoming: Incoming, (segment, offset): (u64, u64)) -> Stored {
         self.count_waiting(segment);
+        self.disk_refuses = false;
         let place = Place::Disk { segment, offset };
         Stored { serial: self.index.insert(self.entry_of(incoming, place)), volatile: false }
     }
@@ -318,6 +320,7 @@ impl<D: Disk> Store<D> {
                 self.forget(oldest);
             }
         }
+        self.disk_refuses = self.disk.is_some();
         let place = Place::Memory(incoming.record.frame.clone());
         Ok(Stored { serial: self.index.insert(self.entry_of(incoming, place)), volatile: true })
     }

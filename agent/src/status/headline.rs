@@ -46,6 +46,13 @@ pub fn of(status: &Status) -> (Mood, String) {
         );
         return (Mood::Broken, sentence);
     }
+    if spool.get("disk_refuses").and_then(serde_json::Value::as_bool) == Some(true) {
+        return said(
+            Mood::Warning,
+            "the spool's disk takes nothing: batches are in memory only, and a crash loses what was \
+             not sent.\n  fix: `spillway-agent doctor` tells what the disk lacks",
+        );
+    }
     let parked = text(delivery, "route") == Some("park");
     let acked = number(delivery, "last_ack_ms");
     let silent = acked.is_none_or(|at| status.now_ms - at > ACK_AGE_MS_MAX);
@@ -76,8 +83,8 @@ pub fn of(status: &Status) -> (Mood, String) {
         }
         _ if number(spool, "volatile_batches").is_some_and(|batches| batches > 0) => said(
             Mood::Warning,
-            "delivery is well, but some batches are in memory only: a crash would lose them.\n  \
-             fix: free disk space, or set spool.kind = \"disk\"",
+            "some batches are in memory only: a crash would lose them.\n  \
+             fix: nothing, if spool.kind = \"memory\" is meant",
         ),
         (_, true) => said(Mood::Well, "starting; nothing was answered yet"),
         _ => said(Mood::Well, "all is well: what is measured arrives"),
@@ -127,6 +134,7 @@ mod tests {
                 "over a minute",
             ),
             (well, r#"{"volatile_batches": 3}"#, Mood::Warning, "memory only"),
+            (well, r#"{"disk_refuses": true}"#, Mood::Warning, "doctor"),
         ] {
             let (found, sentence) = of(&status(delivery, spool));
             assert_eq!(found, mood, "{sentence}");
