@@ -49,8 +49,8 @@ pub fn of(status: &Status) -> (Mood, String) {
     if spool.get("disk_refuses").and_then(serde_json::Value::as_bool) == Some(true) {
         return said(
             Mood::Warning,
-            "the spool's disk takes nothing: batches are in memory only, and a crash loses what was \
-             not sent.\n  fix: `spillway-agent doctor` tells what the disk lacks",
+            "the spool's disk takes nothing: batches are in memory only, and a crash loses what \
+             was not sent.\n  fix: `spillway-agent doctor` tells what the disk lacks",
         );
     }
     let parked = text(delivery, "route") == Some("park");
