@@ -167,12 +167,12 @@ fn unpack_databases(dir: &Path) -> Result<(), StackError> {
     fs::remove_file(&archive).map_err(StackError::io(format!("removing {}", archive.display())))
 }
 
-/// Runs a helper to its end; it dies with us as every other child does.
+/// Runs a tool to its end; it dies with us as every other child does.
 pub(crate) fn run(command: &mut Command) -> Result<(), StackError> {
     run_fed(command, Stdio::null())
 }
 
-/// The same for a helper that reads.
+/// The same for a tool that reads.
 pub(crate) fn run_fed(command: &mut Command, input: Stdio) -> Result<(), StackError> {
     let what = command.get_program().to_string_lossy().into_owned();
     let output = crate::errand::output_fed(command, input)
