@@ -118,6 +118,9 @@ async fn a_refused_token_is_told_apart_from_a_refused_batch() {
         let status = StatusCode::from_u16(status).unwrap();
         assert_eq!(told.outcome, Outcome::Refused(Refused::Token { status, revoked: false }));
     }
+    let told = attempt(1, problem(403, "", r#"{"type":"/errors/token-revoked"}"#)).await;
+    let status = StatusCode::FORBIDDEN;
+    assert_eq!(told.outcome, Outcome::Refused(Refused::Token { status, revoked: true }));
 }
 
 #[tokio::test]

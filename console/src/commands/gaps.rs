@@ -5,7 +5,7 @@ use spillway_runtime::mysql::text;
 use sqlx::Row;
 use sqlx::mysql::MySqlRow;
 
-use super::views::{Question, ask_all};
+use super::views::{Found, Question, ask_all};
 use crate::answer::{Answer, Verdict};
 use crate::cli::Filter;
 use crate::desk::Desk;
@@ -30,23 +30,20 @@ const WORST_FIRST: &str = "state = 'declared', state = 'lost' DESC, from_ts DESC
 /// `late` is a warning, `lost` is critical; what was declared is known and past.
 pub async fn run(desk: &Desk, filter: &Filter) -> Result<Answer, Failure> {
     let map = desk.shards()?;
+    let columns = "environment, host, agent_id, epoch, first_seq, last_seq, from_ts, state, reason";
     let question = Question::new(
-        "SELECT environment, host, agent_id, epoch, first_seq, last_seq, from_ts, state, reason
-         FROM spillway.gaps",
+        ("spillway.gaps", columns, "COUNT(*)"),
         &[("environment", filter.environment.as_deref()), ("host", filter.host.as_deref())],
         // The worst come first: `--limit` cuts what is shown, and not what the verdict is about.
         (WORST_FIRST, filter.limit),
     );
-    let environment = filter.environment.as_deref();
     let mut answer = Answer::default();
-    let rows = ask_all(desk, (&map, environment), &question, row, &mut answer).await;
+    let shards = (&map, filter.environment.as_deref());
+    let Found { rows, sum } = ask_all(desk, shards, &question, row, &mut answer).await;
     for found in &rows {
         answer.worsen(severity(found.get(STATE).and_then(Json::as_str).unwrap_or_default()));
     }
-    let totals = question.totals("SELECT environment, COUNT(*) FROM spillway.gaps");
-    let counts = ask_all(desk, (&map, environment), &totals, total, &mut answer).await;
-    let found: i64 = counts.iter().filter_map(|row| row.get(1).and_then(Json::as_i64)).sum();
-    answer.fact("found", found);
+    answer.fact("found", sum);
     answer.section("gaps", &COLUMNS).rows = rows;
     Ok(answer)
 }
@@ -57,10 +54,6 @@ fn severity(state: &str) -> Verdict {
         "late" | "unknown_tail" | "quarantined" => Verdict::Warning,
         _ => Verdict::Ok,
     }
-}
-
-fn total(_: &str, row: &MySqlRow) -> Result<Vec<Json>, sqlx::Error> {
-    Ok(vec![text(row, 0)?.into(), row.try_get::<i64, _>(1)?.into()])
 }
 
 fn row(_: &str, row: &MySqlRow) -> Result<Vec<Json>, sqlx::Error> {

@@ -6,7 +6,7 @@ use sqlx::Row;
 use sqlx::mysql::MySqlRow;
 
 use super::trace;
-use super::views::{Question, ask_all};
+use super::views::{Found, Question, ask_all};
 use crate::answer::{Answer, Verdict};
 use crate::cli::{Filter, Ledger};
 use crate::desk::Desk;
@@ -37,30 +37,20 @@ pub async fn run(desk: &Desk, options: &Ledger) -> Result<Answer, Failure> {
 async fn totals(desk: &Desk, filter: &Filter) -> Result<Answer, Failure> {
     let map = desk.shards()?;
     let question = Question::new(
-        "SELECT environment, host, agent_id, epoch, highest_seq, applied_batches, applied_points,
-         duplicate_batches, declared_batches, missing_batches FROM spillway.ledger_totals",
+        ("spillway.ledger_totals", COLUMNS.join(", ").as_str(), "SUM(missing_batches)"),
         &[("environment", filter.environment.as_deref()), ("host", filter.host.as_deref())],
         // What is missing comes first: `--limit` cuts what is shown, and hides nothing of that.
         ("missing_batches > 0 DESC, environment, host, epoch DESC", filter.limit),
     );
-    let environment = filter.environment.as_deref();
     let mut answer = Answer::default();
-    let rows = ask_all(desk, (&map, environment), &question, row, &mut answer).await;
-    let totals = question.totals(
-        "SELECT environment, CAST(SUM(missing_batches) AS SIGNED) FROM spillway.ledger_totals",
-    );
-    let sums = ask_all(desk, (&map, environment), &totals, total, &mut answer).await;
-    let total: i64 = sums.iter().filter_map(|row| row.get(1).and_then(Json::as_i64)).sum();
+    let shards = (&map, filter.environment.as_deref());
+    let Found { rows, sum: total } = ask_all(desk, shards, &question, row, &mut answer).await;
     answer.fact("missing_batches", total);
     if total > 0 {
         answer.trouble(Verdict::Warning, "`spillway gaps` names what is missing, and its state");
     }
     answer.section("epochs", &COLUMNS).rows = rows;
     Ok(answer)
-}
-
-fn total(_: &str, row: &MySqlRow) -> Result<Vec<Json>, sqlx::Error> {
-    Ok(vec![text(row, 0)?.into(), row.try_get::<i64, _>(1)?.into()])
 }
 
 fn row(_: &str, row: &MySqlRow) -> Result<Vec<Json>, sqlx::Error> {

@@ -4,10 +4,11 @@
 //! so that is asked first. A shard that is down is told, and does not hide the others.
 
 use serde_json::Value as Json;
+use spillway_runtime::mysql::text;
 use spillway_runtime::program::chain;
 use spillway_runtime::shards::{Shard, ShardMap};
-use sqlx::MySqlConnection;
 use sqlx::mysql::MySqlRow;
+use sqlx::{MySqlConnection, Row};
 
 use crate::answer::{Answer, Verdict};
 use crate::desk::Desk;
@@ -28,16 +29,30 @@ pub enum ViewFault {
 /// One question to a view: SQL with `?` for each of `values`.
 #[derive(Debug, Clone)]
 pub struct Question {
-    pub sql: String,
-    conditions: String,
-    pub values: Vec<String>,
+    sql: String,
+    /// The same rows, whatever the limit: an environment and its sum each.
+    sums: String,
+    values: Vec<String>,
     /// Rows of each shard at most.
     limit: usize,
 }
 
+/// What the shards answered.
+#[derive(Debug, Default)]
+pub struct Found {
+    pub rows: Vec<Vec<Json>>,
+    /// Over all rows, also those beyond the limit.
+    pub sum: i64,
+}
+
 impl Question {
-    /// `SELECT … FROM view` with a condition per filter that is set.
-    pub fn new(select: &str, filters: &[(&str, Option<&str>)], order: (&str, u32)) -> Self {
+    /// Columns of a view, of which the environment is the first, and the sum that is wanted over
+    /// all its rows; with a condition per filter that is set.
+    pub fn new(
+        (view, columns, sum): (&str, &str, &str),
+        filters: &[(&str, Option<&str>)],
+        (order, limit): (&str, u32),
+    ) -> Self {
         let mut conditions = String::new();
         let mut values = Vec::new();
         for (column, value) in filters {
@@ -47,15 +62,12 @@ impl Question {
                 values.push((*value).to_owned());
             }
         }
-        let (order, limit) = order;
-        let sql = format!("{select}{conditions} ORDER BY {order} LIMIT {limit}");
-        Self { sql, conditions, values, limit: limit as usize }
-    }
-
-    /// Something else of the same rows, by environment, whose name `select` begins with.
-    pub fn totals(&self, select: &str) -> Self {
-        let sql = format!("{select}{} GROUP BY environment", self.conditions);
-        Self { sql, limit: usize::MAX, ..self.clone() }
+        let sql =
+            format!("SELECT {columns} FROM {view}{conditions} ORDER BY {order} LIMIT {limit}");
+        let sums = format!(
+            "SELECT environment, CAST({sum} AS SIGNED) FROM {view}{conditions} GROUP BY environment"
+        );
+        Self { sql, sums, values, limit: limit as usize }
     }
 }
 
@@ -66,19 +78,21 @@ pub async fn ask_all(
     question: &Question,
     row: impl Fn(&str, &MySqlRow) -> Result<Vec<Json>, sqlx::Error>,
     answer: &mut Answer,
-) -> Vec<Vec<Json>> {
+) -> Found {
     let shards = desk.shards_of(map, environment);
-    let mut all = Vec::new();
+    let mut all = Found::default();
     let mut complete = true;
     for shard in shards {
         match ask(desk, shard, question, &row).await {
-            Ok(rows) => {
+            Ok((rows, sums)) => {
                 if rows.len() >= question.limit {
                     let limit = question.limit;
                     answer.note(format!("There may be more than {limit}: raise --limit."));
                 }
                 // What a move left behind at an environment's old shard lives at its new one.
-                all.extend(rows.into_iter().filter(|row| is_at_home(map, shard, row)));
+                all.rows.extend(rows.into_iter().filter(|row| is_at_home(map, shard, row)));
+                let sums = sums.iter().filter(|row| is_at_home(map, shard, row));
+                all.sum += sums.filter_map(|row| row.get(1)?.as_i64()).sum::<i64>();
             }
             Err(fault) => {
                 complete = false;
@@ -102,20 +116,24 @@ async fn ask(
     shard: &Shard,
     question: &Question,
     row: impl Fn(&str, &MySqlRow) -> Result<Vec<Json>, sqlx::Error>,
-) -> Result<Vec<Vec<Json>>, ViewFault> {
+) -> Result<(Vec<Vec<Json>>, Vec<Vec<Json>>), ViewFault> {
     let mut server = Server::connect(&desk.settings, shard).await?;
     if !sees_all(&mut server).await? {
         return Err(ViewFault::Blind(shard.name.clone()));
     }
-    let rows = server.ask(async |conn| {
-        let mut query = sqlx::query(&question.sql);
-        for value in &question.values {
-            query = query.bind(value);
-        }
-        let rows = query.fetch_all(conn).await?;
-        rows.iter().map(|found| row(&shard.name, found)).collect()
+    let answered = server.ask(async |conn| {
+        let asked = |sql| question.values.iter().fold(sqlx::query(sql), sqlx::query::Query::bind);
+        let rows = asked(&question.sql).fetch_all(&mut *conn).await?;
+        let sums = asked(&question.sums).fetch_all(conn).await?;
+        let rows = rows.iter().map(|found| row(&shard.name, found)).collect::<Result<_, _>>()?;
+        let sums = sums.iter().map(sum_of).collect::<Result<_, _>>()?;
+        Ok((rows, sums))
     });
-    Ok(rows.await?)
+    Ok(answered.await?)
+}
+
+fn sum_of(row: &MySqlRow) -> Result<Vec<Json>, sqlx::Error> {
+    Ok(vec![text(row, 0)?.into(), row.try_get::<i64, _>(1)?.into()])
 }
 
 /// Lets this user look through the views, at all environments: done wherever the operators' user
@@ -146,12 +164,15 @@ mod tests {
     #[test]
     fn only_filters_that_are_set_become_conditions() {
         let question = Question::new(
-            "SELECT a FROM v",
+            ("v", "a", "COUNT(*)"),
             &[("environment", Some("acme")), ("host", None), ("kind", Some("x"))],
             ("a", 5),
         );
         let sql = "SELECT a FROM v WHERE environment = ? AND kind = ? ORDER BY a LIMIT 5";
         assert_eq!(question.sql, sql);
         assert_eq!(question.values, ["acme", "x"]);
+        let sums = "SELECT environment, CAST(COUNT(*) AS SIGNED) FROM v \
+                    WHERE environment = ? AND kind = ? GROUP BY environment";
+        assert_eq!(question.sums, sums);
     }
 }

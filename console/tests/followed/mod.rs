@@ -183,6 +183,20 @@ async fn what_will_not_come(stack: &Stack) {
     let batch_3 = id(3).to_string();
     let aside = until(stack, &["ledger", &batch_3], |answer| concludes(answer, "future")).await;
     assert_eq!(state(&aside, "dead-letters"), "quarantined");
+    a_limit_cuts_what_is_shown_and_no_verdict(stack).await;
+}
+
+/// One gap is declared, which is known and past, and one lies in dead letters.
+async fn a_limit_cuts_what_is_shown_and_no_verdict(stack: &Stack) {
+    let all = ask(stack, &["gaps", "--environment", "demo"]).await;
+    assert_eq!((&all["verdict"], all["found"].as_i64() >= Some(2)), (&"warning".into(), true));
+    let cut = ask(stack, &["gaps", "--environment", "demo", "--limit", "1"]).await;
+    assert_eq!(cut["gaps"].as_array().unwrap().len(), 1);
+    assert_eq!((&cut["verdict"], &cut["found"]), (&all["verdict"], &all["found"]), "{cut:#}");
+    let all = ask(stack, &["ledger", "--environment", "demo"]).await;
+    let cut = ask(stack, &["ledger", "--environment", "demo", "--limit", "1"]).await;
+    assert_eq!(cut["epochs"].as_array().unwrap().len(), 1);
+    assert_eq!(cut["missing_batches"], all["missing_batches"], "{cut:#}");
 }
 
 fn batch(id: BatchId, environment: &str, declarations: Vec<Declaration>) -> Batch {
