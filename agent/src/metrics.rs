@@ -1,5 +1,6 @@
 //! What the agent counts of itself. Conservation can be computed from these alone:
-//! emitted = acked + parked + in spool + declared.
+//! emitted = acked + parked + declared + in the spool + in quarantine (less what a start found in
+//! these two), in batches and in points. What is in flight is in the spool as well.
 
 use std::sync::atomic::AtomicU64;
 
@@ -66,7 +67,13 @@ pub struct Metrics {
     pub points_parked: Counter,
     pub batches_warmed: Counter,
     pub batches_quarantined: Counter,
+    pub points_quarantined: Counter,
+    pub quarantine_batches: Gauge,
+    pub quarantine_points: Gauge,
+    pub batches_in_flight: Gauge,
+    pub points_in_flight: Gauge,
     pub spool_batches: Gauge,
+    pub spool_points: Gauge,
     pub spool_bytes: Gauge,
     pub spool_bytes_max: Gauge,
     pub spool_backlog_batches: Gauge,
@@ -173,7 +180,17 @@ impl Metrics {
             "Batches whose content was refused",
             self.batches_quarantined.clone(),
         );
+        r.register("points_quarantined", "Points of those", self.points_quarantined.clone());
+        r.register(
+            "quarantine_batches",
+            "Refused batches that wait for one more try",
+            self.quarantine_batches.clone(),
+        );
+        r.register("quarantine_points", "Points of those", self.quarantine_points.clone());
+        r.register("batches_in_flight", "Batches being sent", self.batches_in_flight.clone());
+        r.register("points_in_flight", "Points being sent", self.points_in_flight.clone());
         r.register("spool_batches", "Batches in the spool", self.spool_batches.clone());
+        r.register("spool_points", "Points in the spool", self.spool_points.clone());
         r.register("spool_bytes", "Bytes the spool takes", self.spool_bytes.clone());
         r.register("spool_bytes_max", "Bytes it may take", self.spool_bytes_max.clone());
         r.register(

@@ -8,7 +8,6 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::receive::{Intake, Record};
 use crate::settings::GatherSettings;
-use crate::verify::points_claimed;
 
 /// What has been gathered so far of one lane, or of both.
 #[derive(Clone, Copy, Debug, Default)]
@@ -21,7 +20,7 @@ struct Load {
 impl Load {
     fn add(&mut self, record: &Record) {
         self.bytes += record.bytes() as u64;
-        self.points += points_claimed(record) as u64;
+        self.points += record.receipt.points();
         self.records += 1;
     }
 
@@ -36,34 +35,28 @@ impl Load {
 
 /// Takes records from `intake` until a limit is reached. Does not wait for a first record; with one
 /// in hand it waits up to `linger` for more, and must not be dropped meanwhile. `current` tells
-/// records of partitions held now from those read under an older claim, which are forgotten and
-/// counted in the second part.
+/// records of partitions held now from those read under an older claim, which are let go.
 pub async fn gather(
     intake: &Intake,
     limits: &GatherSettings,
     current: impl Fn(&Record) -> bool,
-) -> (Vec<Record>, u64) {
+) -> Vec<Record> {
     let mut gathering = Gathering { limits, live: Load::default(), all: Load::default() };
-    let (mut records, mut forgotten) = (Vec::new(), 0);
+    let mut records = Vec::new();
     let mut until = None;
     loop {
         while let Some(record) = gathering.next(intake) {
             if current(&record) {
                 gathering.add(&record);
                 records.push(record);
-            } else {
-                forgotten += 1;
             }
         }
-        if gathering.is_full() {
-            return (records, forgotten);
-        }
-        if records.is_empty() {
-            return (records, forgotten);
+        if gathering.is_full() || records.is_empty() {
+            return records;
         }
         let until = *until.get_or_insert_with(|| Instant::now() + limits.linger.get());
         if timeout_at(until, intake.arrival()).await.is_err() {
-            return (records, forgotten);
+            return records;
         }
     }
 }

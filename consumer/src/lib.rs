@@ -13,6 +13,7 @@
 
 pub mod settings;
 pub mod metrics;
+pub mod books;
 pub mod failpoint;
 pub mod mutant;
 pub mod migrations;

@@ -1,8 +1,8 @@
 //! What the consumer tells of itself; names without the prefix `spillway_consumer_`.
 //!
-//! Conservation can be computed from these alone: received = applied + duplicate + quarantined +
-//! still in memory, after what an abandoned transaction received twice (`records_dropped`).
+//! Conservation can be computed from these alone ([`crate::books`]).
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -13,6 +13,8 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 use spillway_proto::kafka_record::Lane;
+
+use crate::books::Books;
 
 /// A label that says why, from a fixed list of words.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -49,13 +51,14 @@ pub struct ShardError {
 /// Handles on all metrics; clones share them.
 #[derive(Clone, Debug)]
 pub struct Metrics {
-    pub records_received: Family<OfLane, Counter>,
-    pub records_dropped: Counter,
+    pub books: Arc<Books>,
     pub batches_applied: Counter,
     pub points_applied: Counter,
     pub batches_duplicate: Counter,
+    pub points_duplicate: Counter,
     pub points_expired: Counter,
     pub batches_quarantined: Family<Reason, Counter>,
+    pub points_quarantined: Family<Reason, Counter>,
     pub batches_cloned: Counter,
     pub rows: Counter,
     pub merges: Counter,
@@ -97,13 +100,14 @@ impl Metrics {
 
     fn new() -> Self {
         Self {
-            records_received: Family::default(),
-            records_dropped: Counter::default(),
+            books: Arc::default(),
             batches_applied: Counter::default(),
             points_applied: Counter::default(),
             batches_duplicate: Counter::default(),
+            points_duplicate: Counter::default(),
             points_expired: Counter::default(),
             batches_quarantined: Family::default(),
+            points_quarantined: Family::default(),
             batches_cloned: Counter::default(),
             rows: Counter::default(),
             merges: Counter::default(),
@@ -136,19 +140,19 @@ impl Metrics {
     }
 
     fn register_flow(&self, r: &mut Registry) {
-        let help = "Records taken from Kafka";
-        r.register("records_received", help, self.records_received.clone());
-        let help = "Records forgotten unapplied, since they will be read again";
-        r.register("records_dropped", help, self.records_dropped.clone());
+        self.books.register(r);
         let help = "Batches whose points are committed";
         r.register("batches_applied", help, self.batches_applied.clone());
         r.register("points_applied", "Points committed", self.points_applied.clone());
         let help = "Batches that the ledger held already";
         r.register("batches_duplicate", help, self.batches_duplicate.clone());
+        r.register("points_duplicate", "Points of those batches", self.points_duplicate.clone());
         let help = "Points older than raw retention, applied as nothing";
         r.register("points_expired", help, self.points_expired.clone());
         let help = "Records sent to dead letters";
         r.register("batches_quarantined", help, self.batches_quarantined.clone());
+        let help = "Points of those records, as their headers state";
+        r.register("points_quarantined", help, self.points_quarantined.clone());
         let help = "Batches whose id was used for other content, applied under a content id";
         r.register("batches_cloned", help, self.batches_cloned.clone());
         let help = "Bytes waiting between Kafka and the workers";

@@ -29,7 +29,7 @@ use tokio_util::sync::CancellationToken;
 use crate::commit::{GroupOffsets, PerLane};
 use crate::failpoint::passes_over;
 use crate::group::{Assignment, Change, Group};
-use crate::metrics::{Metrics, OfLane};
+use crate::metrics::Metrics;
 use crate::receive::{Intake, Record};
 use crate::sources::{Source, Taken, take};
 use crate::stalls::Stalls;
@@ -148,7 +148,7 @@ impl Poller {
                 match polled {
                     Ok(message) if passes_over(self.given_up, &message) => {}
                     Ok(message) => {
-                        let record = take(&mut self.sources, &message);
+                        let record = take(&mut self.sources, &message, &self.parts.metrics.books);
                         drop(message);
                         match record {
                             Taken::Record(record) => self.enqueue(record),
@@ -213,8 +213,6 @@ impl Poller {
     fn enqueue(&mut self, record: Record) {
         let (lane, partition) = (record.lane, record.partition);
         let Some(intake) = self.parts.routes.get(usize::from(partition)) else { return };
-        let labels = OfLane { lane: lane.as_str() };
-        self.parts.metrics.records_received.get_or_create(&labels).inc();
         if intake.offer(record) {
             let intake = Arc::clone(intake);
             self.pause(lane, &intake);
@@ -247,8 +245,7 @@ impl Poller {
     fn forget(&self, partition: u16) {
         self.parts.group_offsets.forget(partition);
         if let Some(intake) = self.parts.routes.get(usize::from(partition)) {
-            let dropped = intake.forget(partition) as u64;
-            self.parts.metrics.records_dropped.inc_by(dropped);
+            intake.forget(partition);
         }
     }
 

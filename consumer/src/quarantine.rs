@@ -38,6 +38,8 @@ pub struct Quarantined {
     pub offset: i64,
     /// The environment of the record's header, if it is one.
     pub environment: Option<String>,
+    /// As its header states.
+    pub points: u64,
     pub refused: Refused,
 }
 
@@ -90,6 +92,7 @@ impl DeadLetters {
             partition: record.partition,
             offset: record.offset,
             environment: environment(record),
+            points: record.receipt.points(),
             refused: refused.clone(),
         })
     }
@@ -153,7 +156,10 @@ impl Limiter {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
+    use crate::books::Receipt;
     use crate::receive::Appended;
     use crate::verify::Reason;
 
@@ -167,6 +173,7 @@ mod tests {
             key: None,
             value: None,
             environment: Some(Bytes::from_static(environment)),
+            receipt: Receipt::new(&Arc::default(), Lane::Backlog, 0),
         }
     }
 

@@ -4,13 +4,16 @@
 //! stops fetching for it. So a queue holds at most its limit plus one record of each partition.
 
 use std::collections::VecDeque;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use rdkafka::Timestamp;
 use rdkafka::message::{BorrowedMessage, Headers, Message};
+use spillway_proto::frame::points_claimed;
 use spillway_proto::kafka_record::{HEADER_ENVIRONMENT, Lane};
 use tokio::sync::Notify;
+
+use crate::books::{Books, Receipt};
 
 /// What a record costs beside its key and value, for the queue's accounts.
 const RECORD_OVERHEAD_BYTES: usize = 256;
@@ -25,7 +28,7 @@ pub enum Appended {
 }
 
 /// One record, copied once out of the Kafka client's memory.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Record {
     pub lane: Lane,
     pub partition: u16,
@@ -37,12 +40,18 @@ pub struct Record {
     /// `None` is a tombstone.
     pub value: Option<Bytes>,
     pub environment: Option<Bytes>,
+    pub receipt: Receipt,
 }
 
 impl Record {
-    /// Copies what Kafka handed out.
+    /// Copies what Kafka handed out, and enters it in the books.
     #[must_use]
-    pub fn copy(message: &BorrowedMessage<'_>, lane: Lane, partition: u16, claim: u64) -> Self {
+    pub fn copy(
+        message: &BorrowedMessage<'_>,
+        (lane, partition): (Lane, u16),
+        claim: u64,
+        books: &Arc<Books>,
+    ) -> Self {
         let appended = match message.timestamp() {
             Timestamp::LogAppendTime(ms) => Appended::At(ms),
             Timestamp::CreateTime(_) | Timestamp::NotAvailable => Appended::Unknown,
@@ -60,6 +69,7 @@ impl Record {
             key: message.key().map(Bytes::copy_from_slice),
             value: message.payload().map(Bytes::copy_from_slice),
             environment,
+            receipt: Receipt::new(books, lane, message.payload().map_or(0, points_claimed)),
         }
     }
 
@@ -133,10 +143,9 @@ impl Intake {
         of(&mut self.lock(), lane).bytes
     }
 
-    /// Forgets what was read of a partition; says how many records that were.
-    pub fn forget(&self, partition: u16) -> usize {
-        let mut lanes = self.lock();
-        lanes.iter_mut().map(|waiting| waiting.forget(partition)).sum()
+    /// Forgets what was read of a partition.
+    pub fn forget(&self, partition: u16) {
+        self.lock().iter_mut().for_each(|waiting| waiting.forget(partition));
     }
 
     /// Returns once something arrived since the last look, or at once if something waits.
@@ -160,11 +169,9 @@ impl Intake {
 }
 
 impl Waiting {
-    fn forget(&mut self, partition: u16) -> usize {
-        let before = self.records.len();
+    fn forget(&mut self, partition: u16) {
         self.records.retain(|record| record.partition != partition);
         self.bytes = self.records.iter().map(Record::bytes).sum();
-        before - self.records.len()
     }
 }
 
@@ -190,6 +197,7 @@ mod tests {
             key: None,
             value: Some(Bytes::from(vec![0; 1_000])),
             environment: None,
+            receipt: Receipt::new(&Arc::default(), lane, 0),
         }
     }
 
@@ -211,7 +219,7 @@ mod tests {
         for offset in 0..6 {
             intake.offer(record(Lane::Live, (offset % 2) as u16, offset));
         }
-        assert_eq!(intake.forget(1), 3);
+        intake.forget(1);
         let left: Vec<i64> =
             std::iter::from_fn(|| intake.take(Lane::Live)).map(|r| r.offset).collect();
         assert_eq!(left, [0, 2, 4]);

@@ -5,10 +5,12 @@
 //! the log.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use rdkafka::message::{BorrowedMessage, Message};
 use spillway_proto::kafka_record::Lane;
 
+use crate::books::Books;
 use crate::commit::PerLane;
 use crate::receive::Record;
 
@@ -135,12 +137,16 @@ pub enum Taken {
 }
 
 /// Copies a polled message for its worker, if it continues a partition that is being read.
-pub fn take(sources: &mut BTreeMap<u16, Source>, message: &BorrowedMessage<'_>) -> Taken {
+pub fn take(
+    sources: &mut BTreeMap<u16, Source>,
+    message: &BorrowedMessage<'_>,
+    books: &Arc<Books>,
+) -> Taken {
     let Some(lane) = Lane::of_topic(message.topic()) else { return Taken::Nothing };
     let Ok(partition) = u16::try_from(message.partition()) else { return Taken::Nothing };
     let Some(source) = sources.get_mut(&partition) else { return Taken::Nothing };
     let step = source.step(lane, message.offset());
-    let record = || Record::copy(message, lane, partition, source.claim);
+    let record = || Record::copy(message, (lane, partition), source.claim, books);
     match step {
         Step::Known => Taken::Nothing,
         Step::Suspect => Taken::Suspect,

@@ -4,7 +4,7 @@
 //! What fails here can never be applied, however often it is tried: to [`crate::quarantine`].
 
 use spillway_proto::BatchId;
-use spillway_proto::frame::{Decoder, FrameView, Header};
+use spillway_proto::frame::{Decoder, FrameView};
 use spillway_proto::partition::Partitioning;
 use spillway_proto::verdict::Refusal;
 
@@ -128,13 +128,6 @@ pub fn named(view: &FrameView<'_>) -> Named {
         points: view.header.points as u64,
         window_ts: view.header.window_ts,
     }
-}
-
-/// Points that a record claims to hold, before anything is checked: for the size of a transaction.
-#[must_use]
-pub fn points_claimed(record: &Record) -> usize {
-    let header = record.value.as_deref().map(Header::parse);
-    header.and_then(Result::ok).map_or(0, |header| header.points)
 }
 
 #[cfg(test)]

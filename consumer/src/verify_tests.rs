@@ -1,5 +1,7 @@
 //! What a record says of itself, held against its frame.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use spillway_proto::frame::Encoder;
 use spillway_proto::kafka_record::Lane;
@@ -7,6 +9,7 @@ use spillway_proto::{Batch, BatchId, Kind, Point, Series};
 use uuid::Uuid;
 
 use super::*;
+use crate::books::Receipt;
 use crate::receive::Appended;
 
 fn partitioning() -> Partitioning {
@@ -44,6 +47,7 @@ fn record(batch: &Batch) -> Record {
         key: Some(Bytes::copy_from_slice(&batch.id.to_bytes())),
         value: Some(Encoder::new().encode(batch).unwrap()),
         environment: Some(Bytes::from_static(b"demo")),
+        receipt: Receipt::new(&Arc::default(), Lane::Live, 1),
     }
 }
 
@@ -58,29 +62,29 @@ fn a_true_record_passes() {
 
 #[test]
 fn what_a_record_says_of_itself_must_be_what_its_frame_says() {
-    let good = record(&batch(1));
+    let good = || record(&batch(1));
     let other = record(&batch(2));
-    assert_eq!(refused(&Record { key: other.key, ..good.clone() }), Some(Reason::KeyMismatch));
-    assert_eq!(refused(&Record { key: None, ..good.clone() }), Some(Reason::KeyMismatch));
+    assert_eq!(refused(&Record { key: other.key, ..good() }), Some(Reason::KeyMismatch));
+    assert_eq!(refused(&Record { key: None, ..good() }), Some(Reason::KeyMismatch));
     let forged = Some(Bytes::from_static(b"acme"));
-    let forged = Record { environment: forged, ..good.clone() };
+    let forged = Record { environment: forged, ..good() };
     assert_eq!(refused(&forged), Some(Reason::EnvironmentMismatch));
-    let unnamed = Record { environment: None, ..good.clone() };
+    let unnamed = Record { environment: None, ..good() };
     assert_eq!(refused(&unnamed), Some(Reason::EnvironmentMismatch));
-    let misplaced = Record { partition: good.partition ^ 1, ..good.clone() };
+    let misplaced = Record { partition: good().partition ^ 1, ..good() };
     assert_eq!(refused(&misplaced), Some(Reason::PartitionMismatch));
-    let tombstone = Record { value: None, ..good };
+    let tombstone = Record { value: None, ..good() };
     assert_eq!(refused(&tombstone), Some(Reason::Tombstone));
 }
 
 #[test]
 fn a_flipped_bit_anywhere_in_the_frame_is_found() {
-    let good = record(&batch(1));
-    let frame = good.value.clone().unwrap();
+    let good = || record(&batch(1));
+    let frame = good().value.unwrap();
     for at in 0..frame.len() {
         let mut bytes = frame.to_vec();
         bytes[at] ^= 0x10;
-        let damaged = Record { value: Some(bytes.into()), ..good.clone() };
+        let damaged = Record { value: Some(bytes.into()), ..good() };
         assert!(matches!(refused(&damaged), Some(Reason::Frame(_))), "byte {at}");
     }
 }

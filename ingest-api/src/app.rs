@@ -127,9 +127,8 @@ impl App {
         }
     }
 
-    /// Counts a batch that was refused for good, and logs it unless it is one of a flood.
+    /// Logs a batch that was refused for good, unless it is one of a flood.
     pub fn tell_of_rejected(&self, rejected: &RejectedBatch, caller: &Caller) {
-        self.metrics.rejected(rejected.refusal);
         if let Some(held_back) = self.rejections.pass() {
             let refusal = rejected.refusal.as_str();
             let environment = &*caller.environment;

@@ -10,6 +10,7 @@
 pub mod settings;
 
 pub mod metrics;
+pub mod books;
 
 pub mod mutant;
 

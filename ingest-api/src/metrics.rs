@@ -1,7 +1,8 @@
 //! What ingest-api says of itself; names begin with `spillway_ingest_`.
 //!
-//! Conservation: `batches_accepted` counts what senders were told is in Kafka, a repetition that
-//! joined included; the publisher's `records_published` counts records in Kafka.
+//! Conservation, in batches and in points ([`crate::books`]): received = accepted + rejected + not
+//! taken + in flight. Accepted is what senders were told is in Kafka, a repetition that joined
+//! included; the publisher's `records_published` counts records in Kafka.
 
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
@@ -9,7 +10,8 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
-use spillway_proto::verdict::Refusal;
+
+use crate::books::Books;
 
 /// Upper bounds in seconds, around the usual few milliseconds and the deadline of 3 s.
 const REQUEST_BUCKETS_S: [f64; 11] =
@@ -18,11 +20,7 @@ const REQUEST_BUCKETS_S: [f64; 11] =
 /// Handles, cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Metrics {
-    pub batches_accepted: Counter,
-    pub points_accepted: Counter,
-    rejected: Family<Reason, Counter>,
-    /// Of foreign bodies that were taken otherwise.
-    pub points_refused: Counter,
+    pub books: Books,
     pub texts_left_out: Counter,
     requests: Family<Request, Counter>,
     pub request_seconds: Histogram,
@@ -39,9 +37,10 @@ pub struct Metrics {
     pub panics: Counter,
 }
 
+/// Why, from a fixed list of words.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct Reason {
-    reason: &'static str,
+pub struct Reason {
+    pub reason: &'static str,
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -54,10 +53,7 @@ impl Metrics {
     #[must_use]
     pub fn register(registry: &mut Registry) -> Self {
         let metrics = Self {
-            batches_accepted: Counter::default(),
-            points_accepted: Counter::default(),
-            rejected: Family::default(),
-            points_refused: Counter::default(),
+            books: Books::default(),
             texts_left_out: Counter::default(),
             requests: Family::default(),
             request_seconds: Histogram::new(REQUEST_BUCKETS_S),
@@ -78,22 +74,7 @@ impl Metrics {
     }
 
     fn enter(&self, to: &mut Registry) {
-        to.register(
-            "batches_accepted",
-            "Batches whose senders were told that Kafka has them",
-            self.batches_accepted.clone(),
-        );
-        to.register("points_accepted", "Points of those batches", self.points_accepted.clone());
-        to.register(
-            "batches_rejected",
-            "Batches that will never be taken as they are",
-            self.rejected.clone(),
-        );
-        to.register(
-            "points_refused",
-            "Points of foreign senders that can't be stored, of bodies that were taken otherwise",
-            self.points_refused.clone(),
-        );
+        self.books.register(to);
         to.register(
             "texts_left_out",
             "Text fields of line protocol, which are no points",
@@ -140,10 +121,6 @@ impl Metrics {
             self.certificate_expires.clone(),
         );
         to.register("panics", "Requests whose handler panicked", self.panics.clone());
-    }
-
-    pub fn rejected(&self, refusal: Refusal) {
-        self.rejected.get_or_create(&Reason { reason: refusal.as_str() }).inc();
     }
 
     pub fn connection_refused(&self, reason: &'static str) {

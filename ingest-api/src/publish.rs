@@ -11,7 +11,7 @@ use spillway_publisher::{
 use tokio::time::Instant;
 
 use crate::authenticate::Caller;
-use crate::verify::{Batch, Checked};
+use crate::verify::{Batch, Checked, Rejection};
 
 /// Proof that Kafka has every batch of a request that it can take.
 #[derive(Debug)]
@@ -20,7 +20,7 @@ pub struct Acknowledged {
     pub batches: usize,
     pub points: usize,
     /// In the order of the request.
-    pub rejected: Vec<RejectedBatch>,
+    pub rejected: Vec<Rejection>,
     /// How long Kafka took.
     pub waited: Duration,
 }
@@ -69,20 +69,25 @@ pub async fn all(
                 acknowledged.batches += 1;
                 acknowledged.points += batch.points;
             }
-            Outcome::Refused(refused) => acknowledged.rejected.push(RejectedBatch {
-                index: batch.index,
-                error: refused.to_string(),
-                refusal: match refused {
-                    Refused::TooLarge { .. } => Refusal::LimitExceeded,
-                    Refused::Invalid => Refusal::InvalidContent,
-                },
-            }),
+            Outcome::Refused(refused) => {
+                acknowledged.rejected.push(rejection(batch, &refused));
+            }
             Outcome::TryLater(cause) => return Err(NotAcknowledged::Hindered(cause)),
             Outcome::Unknown => return Err(NotAcknowledged::TooSlow),
         }
     }
-    acknowledged.rejected.sort_by_key(|rejected| rejected.index);
+    acknowledged.rejected.sort_by_key(|rejection| rejection.batch.index);
     Ok(acknowledged)
+}
+
+/// What Kafka will never take.
+fn rejection(batch: &Batch, refused: &Refused) -> Rejection {
+    let refusal = match refused {
+        Refused::TooLarge { .. } => Refusal::LimitExceeded,
+        Refused::Invalid => Refusal::InvalidContent,
+    };
+    let told = RejectedBatch { index: batch.index, error: refused.to_string(), refusal };
+    Rejection { batch: told, points: batch.points }
 }
 
 /// What a request says of how quickly Kafka acknowledges; `within` was its deadline. A refusal

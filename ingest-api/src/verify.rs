@@ -46,9 +46,27 @@ pub struct Batch {
 #[derive(Debug, Default)]
 pub struct Checked {
     pub batches: Vec<Batch>,
-    pub rejected: Vec<RejectedBatch>,
+    pub rejected: Vec<Rejection>,
     /// The ids of the series in `batches`; empty unless the token's limits ask for them.
     pub series: Vec<u64>,
+}
+
+impl Checked {
+    /// Points of all batches, those that are rejected too.
+    #[must_use]
+    pub fn points(&self) -> usize {
+        let rejected: usize = self.rejected.iter().map(|rejection| rejection.points).sum();
+        self.batches.iter().map(|batch| batch.points).sum::<usize>() + rejected
+    }
+}
+
+/// A batch that will never be taken as it is.
+#[derive(Clone, Debug)]
+pub struct Rejection {
+    /// What its sender is told.
+    pub batch: RejectedBatch,
+    /// As its header states.
+    pub points: usize,
 }
 
 /// What a body's frames are held against, beside the rules of a frame.
@@ -155,7 +173,8 @@ fn check(frames: Vec<(Header, Bytes)>, against: &Against) -> Checked {
                     frame,
                 }),
                 Err((refusal, error)) => {
-                    checked.rejected.push(RejectedBatch { index, error, refusal });
+                    let batch = RejectedBatch { index, error, refusal };
+                    checked.rejected.push(Rejection { batch, points: header.points });
                 }
             }
         }

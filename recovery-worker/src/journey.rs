@@ -183,7 +183,9 @@ async fn deliver(
     let mut faults = opened.faults;
     faults.extend(done.refused);
     if !faults.is_empty() {
+        let points: usize = faults.iter().map(|fault| fault.points).sum();
         parts.metrics.batches_quarantined.inc_by(faults.len() as u64);
+        parts.metrics.points_quarantined.inc_by(points as u64);
         return set_aside(parts, object, Some(bytes), &Unfit::Frames(faults), batches).await;
     }
     if let Err(error) = claim.note_published(&parts.bucket, done.published.places()).await {

@@ -37,6 +37,7 @@ pub struct Metrics {
     pub bytes_fetched: Counter,
     pub objects_quarantined: Family<Reason, Counter>,
     pub batches_quarantined: Counter,
+    pub points_quarantined: Counter,
     pub objects_republished: Counter,
     pub objects_postponed: Family<Reason, Counter>,
     pub s3_errors: Family<Request, Counter>,
@@ -92,6 +93,8 @@ impl Metrics {
         let quarantined = self.batches_quarantined.clone();
         let help = "Frames in quarantined objects that could be told apart but not published";
         registry.register("batches_quarantined", help, quarantined);
+        let quarantined = self.points_quarantined.clone();
+        registry.register("points_quarantined", "Points of those frames", quarantined);
         let fetched = self.bytes_fetched.clone();
         registry.register_with_unit("fetched", "Bytes of objects read", Unit::Bytes, fetched);
         let errors = self.s3_errors.clone();

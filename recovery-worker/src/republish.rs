@@ -145,7 +145,8 @@ fn settle<'a>(
 }
 
 fn refuse(done: &mut Republished, batch: &OpenedBatch, cause: Refused) {
-    done.refused.push(FrameFault { index: batch.index, cause: FrameCause::Kafka(cause) });
+    let (index, points) = (batch.index, batch.points);
+    done.refused.push(FrameFault { index, points, cause: FrameCause::Kafka(cause) });
 }
 
 fn record(way: &Way, environment: &str, batch: &OpenedBatch, repeat: Repeat) -> Record {

@@ -47,6 +47,8 @@ pub struct OpenedBatch {
 #[error("frame {index}: {cause}")]
 pub struct FrameFault {
     pub index: usize,
+    /// As its header states, if it has one.
+    pub points: usize,
     pub cause: FrameCause,
 }
 
@@ -142,12 +144,13 @@ pub fn entitle(plain: &Bytes, tokens: &Tokens, arrived: Timestamp) -> Result<Ope
     };
     let mut decoder = Decoder::new();
     for (index, frame) in frame::split(&plain.slice_ref(payload.frames)).into_iter().enumerate() {
+        let points = frame.as_deref().map_or(0, frame::points_claimed);
         let verified = frame.map_err(FrameCause::Frame);
         let verified =
             verified.and_then(|frame| verify(&mut decoder, index, frame, &token.environment));
         match verified {
             Ok(batch) => opened.batches.push(batch),
-            Err(cause) => opened.faults.push(FrameFault { index, cause }),
+            Err(cause) => opened.faults.push(FrameFault { index, points, cause }),
         }
     }
     Ok(opened)

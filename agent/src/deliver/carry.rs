@@ -48,7 +48,8 @@ impl Carrier {
         let api = IngestApi::over(network, &settings, parts.credential.clone())?;
         let s3 = S3Park::over(network, &settings, parts.credential.clone())?;
         let (folder, log) = (Arc::clone(&parts.quarantine), Arc::clone(&parts.log));
-        let opening = outside::blocking(move || Quarantine::open(folder, log));
+        let metrics = parts.metrics.clone();
+        let opening = outside::blocking(move || Quarantine::open(folder, log, metrics));
         let quarantine = Arc::new(Mutex::new(opening.await?));
         Ok(Self {
             route: Mutex::new(Route::new(rules(&settings, s3.is_some()))),

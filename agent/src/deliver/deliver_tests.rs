@@ -286,6 +286,15 @@ async fn a_batch_that_is_refused_twice_is_declared_and_the_others_arrive() {
     assert_eq!(bench.books.reasons(), [GivenUpReason::Refused]);
     assert_eq!(bench.metrics.batches_quarantined.get(), 1);
     assert_eq!(bench.metrics.batches_acked.get(), 4);
+    let metrics = &bench.metrics;
+    // Declared, it lies there as evidence, and nobody waits for it.
+    let settled = async {
+        while metrics.quarantine_batches.get() + metrics.quarantine_points.get() != 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, settled).await.expect("it is waited for");
+    assert_eq!((metrics.batches_in_flight.get(), metrics.points_in_flight.get()), (0, 0));
     bench.drained().await;
 }
 

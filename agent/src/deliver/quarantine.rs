@@ -20,6 +20,7 @@ use spillway_proto::verdict::Refusal;
 
 use crate::folder::Folder;
 use crate::identity::CustodyLog;
+use crate::metrics::Metrics;
 
 mod note;
 
@@ -56,11 +57,12 @@ pub struct Quarantine {
     leftovers: BTreeSet<Name>,
     /// It is on its way to the API: it makes no room for others meanwhile.
     trying: Option<Name>,
+    metrics: Metrics,
 }
 
 impl Quarantine {
     /// Reads the notes that are there; `look` does what did not succeed.
-    pub fn open(folder: Arc<dyn Folder>, log: Arc<dyn CustodyLog>) -> Self {
+    pub fn open(folder: Arc<dyn Folder>, log: Arc<dyn CustodyLog>, metrics: Metrics) -> Self {
         let mut quarantine = Self {
             folder,
             notes: BTreeMap::new(),
@@ -69,6 +71,7 @@ impl Quarantine {
             unread: BTreeSet::new(),
             leftovers: BTreeSet::new(),
             trying: None,
+            metrics,
         };
         quarantine.look();
         quarantine
@@ -89,6 +92,15 @@ impl Quarantine {
             self.remove(name);
         }
         self.save();
+        self.count();
+    }
+
+    /// Tells how much is here that is neither accepted nor declared.
+    fn count(&self) {
+        let open = || self.notes.values().filter(|note| !note.declared);
+        let gauge = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
+        self.metrics.quarantine_batches.set(gauge(open().count() as u64));
+        self.metrics.quarantine_points.set(gauge(open().map(|note| note.points).sum()));
     }
 
     fn list(&mut self) {
@@ -167,6 +179,7 @@ impl Quarantine {
             return Err(error);
         }
         self.notes.insert(name, note);
+        self.count();
         Ok(())
     }
 
@@ -200,6 +213,7 @@ impl Quarantine {
         let note = Note { declared: true, unsaved: true, ..note.clone() };
         self.notes.insert(note.name(), note);
         self.save();
+        self.count();
     }
 
     /// Writes notes that could not be written before. Until then a restart would try and declare
@@ -236,6 +250,7 @@ impl Quarantine {
     /// The note goes first, and if it stays, so does the frame: what has a note is in quarantine.
     fn remove(&mut self, name: Name) {
         self.notes.remove(&name);
+        self.count();
         for file in name.files() {
             if let Err(error) = self.folder.remove(&file)
                 && error.kind() != io::ErrorKind::NotFound

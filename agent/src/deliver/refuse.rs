@@ -22,17 +22,14 @@ impl Carrier {
     pub async fn to_quarantine(&self, batch: InHand, why: RejectedBatch) {
         let (id, refusal) = (batch.id(), why.refusal);
         tracing::error!(%id, refusal = refusal.as_str(), error = why.error, "a batch is refused");
-        let refused = RefusedBatch {
-            id,
-            points: batch.points(),
-            frame: batch.frame().clone(),
-            refusal,
-            error: why.error,
-        };
+        let points = batch.points();
+        let refused =
+            RefusedBatch { id, points, frame: batch.frame().clone(), refusal, error: why.error };
         let put = self.with_quarantine(move |quarantine| quarantine.put(refused, now_ms())).await;
         match put {
             Some(Ok(())) => {
                 self.parts.metrics.batches_quarantined.inc();
+                self.parts.metrics.points_quarantined.inc_by(points);
                 batch.moved_out();
             }
             Some(Err(error)) => {

@@ -32,6 +32,8 @@ enum Duty {
 
 impl InHand {
     pub(super) fn new(shared: &Arc<Shared>, batch: TakenBatch) -> Self {
+        shared.metrics.batches_in_flight.inc();
+        shared.metrics.points_in_flight.inc_by(i64::from(batch.points));
         Self { batch, shared: Arc::clone(shared), duty: Duty::Unarmed }
     }
 
@@ -105,6 +107,8 @@ impl InHand {
 
 impl Drop for InHand {
     fn drop(&mut self) {
+        self.shared.metrics.batches_in_flight.dec();
+        self.shared.metrics.points_in_flight.dec_by(i64::from(self.batch.points));
         if self.duty == Duty::Done {
             return;
         }

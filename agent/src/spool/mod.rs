@@ -276,6 +276,7 @@ impl Spool {
     ) -> Result<Held, Refused> {
         let gate = Gate::closed();
         let incoming = Incoming::new(record.clone(), gate.clone())?;
+        let points = i64::try_from(record.points).unwrap_or(i64::MAX);
         let mut held = Held { gate, volatile: true, shared: Arc::clone(&self.shared) };
         let (reply, mut answer) = oneshot::channel();
         let mut append = Some(Append { incoming, log: Arc::clone(log), reply });
@@ -296,6 +297,7 @@ impl Spool {
                 tracing::error!(id = %record.id, "the disk is busy with a batch and does not end");
                 // The thread counts it once it can count anything.
                 self.shared.metrics.spool_batches.inc();
+                self.shared.metrics.spool_points.inc_by(points);
                 Ok(held)
             }
             None => {

@@ -317,6 +317,7 @@ impl<D: Disk> Keeper<D> {
         let metrics = &self.shared.metrics;
         let gauge = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
         metrics.spool_batches.set(gauge(totals.batches));
+        metrics.spool_points.set(gauge(totals.points));
         metrics.spool_bytes.set(gauge(totals.bytes));
         metrics.spool_backlog_batches.set(gauge(totals.backlog_batches));
         metrics.oldest_in_spool_seconds.set(totals.oldest_age_ms as f64 / 1_000.0);

@@ -109,6 +109,7 @@ pub struct Written {
     pub batches: u64,
     pub points: u64,
     pub duplicates: u64,
+    pub duplicate_points: u64,
     pub expired: u64,
     pub cloned: u64,
     pub rows: u64,
@@ -137,7 +138,10 @@ pub async fn write(
     let mut written = Written { merges, rows: rows.count(), fresh, ..Written::default() };
     for (batch, fate) in work.drafts.batches.iter().zip(&fates) {
         match fate {
-            Fate::Duplicate => written.duplicates += 1,
+            Fate::Duplicate => {
+                written.duplicates += 1;
+                written.duplicate_points += u64::from(batch.points) + u64::from(batch.expired);
+            }
             Fate::Apply { cloned, .. } => {
                 written.batches += 1;
                 written.cloned += u64::from(*cloned);

@@ -139,10 +139,7 @@ impl Worker {
     }
 
     fn drop_strangers(&self, hand: &mut Hand) {
-        let before = hand.records.len();
         hand.records.retain(|record| self.partitions.is_current(record));
-        let dropped = before - hand.records.len();
-        self.shared.metrics.records_dropped.inc_by(dropped as u64);
         let here: BTreeSet<Place> = hand.records.iter().map(place).collect();
         hand.letters
             .retain(|letter| here.contains(&(letter.lane, letter.partition, letter.offset)));

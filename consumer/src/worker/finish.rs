@@ -19,7 +19,7 @@ const HOUR: Duration = Duration::from_secs(3_600);
 
 impl Worker {
     /// Everything that may follow a COMMIT, and only then.
-    pub(super) fn finish(&mut self, hand: &Hand, written: &Written, committed: &Committed) {
+    pub(super) fn finish(&mut self, hand: &mut Hand, written: &Written, committed: &Committed) {
         self.pause.reset();
         self.partitions.advance(committed);
         self.shared.group_offsets.note(committed);
@@ -34,6 +34,7 @@ impl Worker {
         metrics.batches_applied.inc_by(written.batches);
         metrics.points_applied.inc_by(written.points);
         metrics.batches_duplicate.inc_by(written.duplicates);
+        metrics.points_duplicate.inc_by(written.duplicate_points);
         metrics.points_expired.inc_by(written.expired);
         metrics.batches_cloned.inc_by(written.cloned);
         metrics.rows.inc_by(written.rows);
@@ -41,6 +42,7 @@ impl Worker {
         for letter in &hand.letters {
             let reason = ReasonLabel { reason: letter.refused.reason.word() };
             metrics.batches_quarantined.get_or_create(&reason).inc();
+            metrics.points_quarantined.get_or_create(&reason).inc_by(letter.points);
         }
         let now_ms = now_ms();
         let appended = hand.records.iter().filter_map(|record| match record.appended {
@@ -53,6 +55,7 @@ impl Worker {
         self.probe.ok(Duration::ZERO);
         self.count_fresh(written);
         self.tell_last_seen(hand, written, now_ms);
+        hand.records.drain(..).for_each(|record| record.receipt.settle());
     }
 
     fn count_fresh(&mut self, written: &Written) {

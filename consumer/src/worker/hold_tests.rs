@@ -1,9 +1,12 @@
 //! What a worker holds, from assignment to COMMIT.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use spillway_proto::kafka_record::Lane;
 
 use super::*;
+use crate::books::Receipt;
 use crate::receive::Appended;
 
 fn assignment(number: u64, whole: &[u16], half: &[u16]) -> Assignment {
@@ -25,6 +28,7 @@ fn record(lane: Lane, partition: u16, offset: i64, claim: u64) -> Record {
         key: None,
         value: Some(Bytes::from(offset.to_le_bytes().to_vec())),
         environment: None,
+        receipt: Receipt::new(&Arc::default(), lane, 1),
     }
 }
 

@@ -159,8 +159,7 @@ impl Worker {
             }
             let limits = &self.shared.settings.gather;
             let current = |record: &Record| self.partitions.is_current(record);
-            let (records, forgotten) = gather(&self.intake, limits, current).await;
-            self.shared.metrics.records_dropped.inc_by(forgotten);
+            let records = gather(&self.intake, limits, current).await;
             if self.apply(records).await == Ended::Unfinished {
                 return Ended::Unfinished;
             }

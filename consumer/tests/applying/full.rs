@@ -79,7 +79,7 @@ async fn a_full_queue_pauses_fetching_and_everything_is_applied_once_in_the_end(
         }
     }
     consumer.until("lanes_paused", "", 1.0).await;
-    let received = consumer.metric("records_received_total");
+    let received = consumer.metric("batches_received_total");
     assert!(received < 4.0 * BATCHES as f64, "all {received} records were taken into memory");
     proxy.set(Mode::Pass);
     let expected = i64::try_from(BATCHES * 4).unwrap();

@@ -239,10 +239,23 @@ impl Consumer {
         assert!(!late, "{name}{{{label}}} is {} instead of {least}", self.metric_of(name, label));
     }
 
-    /// An ordered stop.
+    /// An ordered stop. Whatever happened before, the books balance.
     pub async fn stop(self) -> Drained {
         self.ctx.shutdown.trigger();
-        self.task.await.unwrap().unwrap()
+        let drained = self.task.await.unwrap().unwrap();
+        for unit in ["batches", "points"] {
+            let sum = |fates: &[&str]| -> f64 {
+                let of = |fate: &&str| metric(&self.ctx, &format!("{unit}_{fate}"), "");
+                fates.iter().map(of).sum()
+            };
+            let expired = if unit == "points" { sum(&["expired_total"]) } else { 0.0 };
+            let settled = sum(&["applied_total", "duplicate_total", "quarantined_total"]);
+            let rest = sum(&["dropped_total", "in_flight"]);
+            let received = sum(&["received_total"]);
+            assert_eq!(received, settled + expired + rest, "{unit}: {}", self.ctx.metrics.encode());
+            assert_eq!(sum(&["in_flight"]), 0.0, "{unit} are held by nobody");
+        }
+        drained
     }
 }
 

@@ -117,16 +117,39 @@ pub async fn read_all(site: &Site, tallies: &mut Tallies) {
     }
 }
 
-/// One agent's own equation: emitted = acked + parked + in the spool + given up.
+/// What came into a program, and what it tells of that, in a unit.
+pub type Balance = fn(&Metrics, &str) -> (f64, f64);
+
+/// What is counted in each.
+pub const UNITS: [&str; 2] = ["batches", "points"];
+
+/// One agent's own equation: emitted = acked + parked + given up + in the spool + in quarantine.
 #[must_use]
-pub fn agent_balance(metrics: &Metrics) -> (f64, f64) {
-    let sum = |noun: &str| metrics.sum(&format!("spillway_agent_{noun}"));
-    let kept = sum("batches_acked_total")
-        + sum("batches_parked_total")
-        + sum("batches_declared_total")
-        + sum("batches_quarantined_total")
-        + sum("spool_batches");
-    (sum("batches_emitted_total"), kept)
+pub fn agent_balance(metrics: &Metrics, unit: &str) -> (f64, f64) {
+    let sum = |name: String| metrics.sum(&format!("spillway_agent_{name}"));
+    let gone = ["acked", "parked", "declared"].map(|fate| sum(format!("{unit}_{fate}_total")));
+    let kept = ["spool", "quarantine"].map(|place| sum(format!("{place}_{unit}")));
+    let emitted = sum(format!("{unit}_emitted_total"));
+    (emitted, gone.iter().chain(&kept).sum())
+}
+
+/// One consumer's own equation: received = applied + duplicate + quarantined + dropped + in flight,
+/// and of points also expired.
+#[must_use]
+pub fn consumer_balance(metrics: &Metrics, unit: &str) -> (f64, f64) {
+    let sum = |name: String| metrics.sum(&format!("spillway_consumer_{unit}_{name}"));
+    let fates = ["applied", "duplicate", "quarantined", "dropped", "expired"];
+    let gone = fates.iter().filter(|fate| unit == "points" || **fate != "expired");
+    let gone: f64 = gone.map(|fate| sum(format!("{fate}_total"))).sum();
+    (sum("received_total".into()), gone + sum("in_flight".into()))
+}
+
+/// One ingest-api's own equation: received = accepted + rejected + not taken + in flight.
+#[must_use]
+pub fn ingest_balance(metrics: &Metrics, unit: &str) -> (f64, f64) {
+    let sum = |name: String| metrics.sum(&format!("spillway_ingest_{unit}_{name}"));
+    let gone = ["accepted", "rejected", "not_taken"].map(|fate| sum(format!("{fate}_total")));
+    (sum("received_total".into()), gone.iter().sum::<f64>() + sum("in_flight".into()))
 }
 
 /// The equation at the end, all drained: published = in Kafka = applied + duplicates + quarantined.

@@ -12,7 +12,7 @@ use spillway_testkit::process::{Process, ProcessSpec};
 use spillway_testkit::stack::AgentOptions;
 use tokio::time::Instant;
 
-use super::conserve::{self, agent_balance};
+use super::conserve::{self, Balance, UNITS, agent_balance, consumer_balance, ingest_balance};
 use super::honest::Honest;
 use super::log::{self, Log};
 use super::offsets;
@@ -203,8 +203,9 @@ impl Trial {
             let limit = self.shape.accepted_within;
             slow.push(None, || format!("{open} batches not accepted within {limit:?}"));
         }
-        let unbalanced = self.end_agents().await;
+        let mut unbalanced = self.end_agents().await;
         let drained = self.drained(&mut slow).await;
+        unbalanced.extend(self.balance_servers().await);
         let mut observed = self.observer.end().await;
         observed.unbalanced.extend(unbalanced);
         let ledger = Ledger::read(&self.keeping.file).map_err(StackError::io("the ledger"))?;
@@ -217,6 +218,47 @@ impl Trial {
         Ok(judging.report)
     }
 
+    /// The equations of those that publish and those that store, once all is at rest. A life is
+    /// begun with empty hands, so they hold of each.
+    async fn balance_servers(&self) -> Findings {
+        let mut unbalanced = Findings::default();
+        for process in self.site.processes() {
+            let of: Balance = match process.name.as_str() {
+                name if name.starts_with("ingest-api") => ingest_balance,
+                name if name.starts_with("consumer") => consumer_balance,
+                _ => continue,
+            };
+            let holds = |came, gone| came == gone;
+            self.balance(&process.name, of, holds, &mut unbalanced).await;
+        }
+        unbalanced
+    }
+
+    /// Looks at a program's equation until it holds; counters move one after the other, and between
+    /// two batches they agree.
+    async fn balance(
+        &self,
+        name: &str,
+        of: Balance,
+        holds: impl Fn(f64, f64) -> bool,
+        unbalanced: &mut Findings,
+    ) {
+        let Some(stack) = self.site.stack() else { return };
+        for unit in UNITS {
+            let until = Instant::now() + self.shape.drained_within;
+            let (mut came, mut gone) = (0.0, -1.0);
+            while !holds(came, gone) && Instant::now() < until {
+                if let Ok(metrics) = stack.metrics(name).await {
+                    (came, gone) = of(&metrics, unit);
+                }
+                tokio::time::sleep(LOOK_EVERY).await;
+            }
+            if !holds(came, gone) {
+                unbalanced.push(None, || format!("{name}: {came} {unit} came, {gone} are told of"));
+            }
+        }
+    }
+
     /// Each agent's own equation, then its end in order: exit code 0 says that its spool is empty.
     async fn end_agents(&self) -> Findings {
         let mut unbalanced = Findings::default();
@@ -226,24 +268,10 @@ impl Trial {
             processes.into_iter().find(|process| process.name == name).and_then(|p| p.pid)
         };
         for Agent { name, pid, .. } in &self.agents {
-            let until = Instant::now() + self.shape.drained_within;
             // Of an earlier life it has a spool, and no counters.
             let lived_on = pid_of(name) == *pid;
-            let mut last = (0.0, -1.0);
-            let holds = |(emitted, kept): (f64, f64)| {
-                if lived_on { emitted == kept } else { emitted <= kept }
-            };
-            // Its counters move one after the other: between two batches they agree.
-            while !holds(last) && Instant::now() < until {
-                if let Ok(metrics) = stack.metrics(name).await {
-                    last = agent_balance(&metrics);
-                }
-                tokio::time::sleep(LOOK_EVERY).await;
-            }
-            if !holds(last) {
-                let text = || format!("{name}: emitted {}, accounted for {}", last.0, last.1);
-                unbalanced.push(None, text);
-            }
+            let holds = |came, gone| if lived_on { came == gone } else { came <= gone };
+            self.balance(name, agent_balance, holds, &mut unbalanced).await;
             let code = stack.terminate(name, AGENT_STOP).await;
             if !matches!(code, Ok(Some(0))) {
                 unbalanced.push(None, || format!("{name} ended with {code:?}"));

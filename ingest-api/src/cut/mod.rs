@@ -36,23 +36,16 @@ const TEXT_BYTES_MAX: usize = 10;
 /// A series in a frame, beside its texts and points: the counts and its kind.
 const SERIES_BYTES_MAX: usize = 24;
 
-/// A batch as bytes.
-#[derive(Clone, Debug)]
-pub struct Frame {
-    pub bytes: Bytes,
-    pub points: usize,
-}
-
 /// Cuts what was taken in into frames of `environment`. The number beside them is of points that
 /// do not fit a frame: none, as far as [`Intake`] and the frame agree on what is allowed.
 #[must_use]
-pub fn frames(environment: &str, intake: Intake) -> (Vec<Frame>, usize) {
+pub fn frames(environment: &str, intake: Intake) -> (Vec<Bytes>, usize) {
     let mut encoder = Encoder::new();
     let (mut frames, mut misfits) = (Vec::new(), 0);
     for mut batch in batches(environment, intake.into_entries()) {
         let points = batch.points();
         match encoder.encode_by_content(&mut batch) {
-            Ok(bytes) => frames.push(Frame { bytes, points }),
+            Ok(frame) => frames.push(frame),
             Err(error) => {
                 tracing::error!(%error, points, "a batch of a foreign body fits no frame");
                 misfits += points;

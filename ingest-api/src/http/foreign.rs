@@ -21,7 +21,7 @@ use crate::http::doors;
 use crate::http::respond::{ErrorId, Problem};
 use crate::publish;
 use crate::unpack::{Coding, UNPACKED_BYTES_MAX, UnpackError, unpack};
-use crate::verify::{self, Against, Checked};
+use crate::verify::{self, Against, Checked, Rejection};
 use crate::wire::Malformed;
 
 /// Why a body can't be read at all. None of it is transient.
@@ -62,8 +62,6 @@ pub struct Taken<T> {
 /// A body, read and cut.
 struct Cut<T> {
     checked: Checked,
-    /// Points of each batch, those that are refused too.
-    points: Vec<usize>,
     refusals: Refusals,
     tally: T,
 }
@@ -119,21 +117,19 @@ where
     })
     .await?;
 
-    app.quotas.charge(&caller, bytes, cut.points.iter().sum());
+    let receipt = app.metrics.books.enter(&cut.checked, cut.refusals.points);
+    app.quotas.charge(&caller, bytes, cut.checked.points());
     app.quotas.series(&caller, &cut.checked.series)?;
     let published = publish::all(&app.publisher, Lane::Live, &caller, cut.checked, left()).await;
     if let Some(ack_time) = publish::ack_time(&published, within) {
         app.admission.observe(ack_time);
     }
     let acknowledged = published?;
-    app.metrics.batches_accepted.inc_by(acknowledged.batches as u64);
-    app.metrics.points_accepted.inc_by(acknowledged.points as u64);
-    for rejected in &acknowledged.rejected {
-        let lost = cut.points.get(rejected.index).copied().unwrap_or_default();
-        cut.refusals.add(lost, ("batch", rejected.index), &rejected.error);
-        app.tell_of_rejected(rejected, &caller);
+    receipt.acknowledged(&acknowledged);
+    for Rejection { batch, points } in &acknowledged.rejected {
+        cut.refusals.add(*points, ("batch", batch.index), &batch.error);
+        app.tell_of_rejected(batch, &caller);
     }
-    app.metrics.points_refused.inc_by(cut.refusals.points as u64);
     drop(room);
     Ok(Taken { refusals: cut.refusals, tally: cut.tally })
 }
@@ -158,12 +154,10 @@ async fn in_turn<T: Send + 'static>(
         if misfits > 0 {
             refusals.add(misfits, ("batch", 0), &"it fits no frame");
         }
-        let points = frames.iter().map(|frame| frame.points).collect();
-        let frames = frames.into_iter().map(|frame| frame.bytes).collect();
         let checked = verify::frames(frames, &against);
         // Kept until the work is done, also when nobody waits for it any more.
         drop(turn);
-        Ok(Cut { checked, points, refusals, tally })
+        Ok(Cut { checked, refusals, tally })
     };
     let done: Result<_, Unreadable> = outside::behind(work)
         .await

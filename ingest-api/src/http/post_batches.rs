@@ -57,18 +57,19 @@ where
     let left = || (within + paused).saturating_sub(began.elapsed());
     let against = Against::new(&caller, app.partitioning);
     let checked = verify::body(body, against, &app.admission, left()).await?;
-    let points = checked.batches.iter().map(|batch| batch.points).sum();
-    app.quotas.charge(&caller, bytes, points);
+    let receipt = app.metrics.books.enter(&checked, 0);
+    app.quotas.charge(&caller, bytes, checked.points());
     app.quotas.series(&caller, &checked.series)?;
-    checked.rejected.iter().for_each(|rejected| app.tell_of_rejected(rejected, &caller));
 
     let published = publish::all(&app.publisher, lane, &caller, checked, left()).await;
     if let Some(ack_time) = publish::ack_time(&published, within) {
         app.admission.observe(ack_time);
     }
     let acknowledged = published?;
-    app.metrics.batches_accepted.inc_by(acknowledged.batches as u64);
-    app.metrics.points_accepted.inc_by(acknowledged.points as u64);
+    receipt.acknowledged(&acknowledged);
+    for rejection in &acknowledged.rejected {
+        app.tell_of_rejected(&rejection.batch, &caller);
+    }
     drop(room);
     Ok(respond::accepted(acknowledged, &caller))
 }

@@ -268,7 +268,7 @@ struct ProblemDetails<'a> {
 pub fn accepted(acknowledged: Acknowledged, caller: &Caller) -> Answer {
     let answer = BatchesAnswer {
         accepted: acknowledged.batches,
-        rejected: acknowledged.rejected,
+        rejected: acknowledged.rejected.into_iter().map(|rejection| rejection.batch).collect(),
         environment: caller.environment.to_string(),
     };
     json(StatusCode::OK, "application/json", &answer)

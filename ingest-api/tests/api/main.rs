@@ -22,6 +22,8 @@ mod admission;
 
 mod drained;
 
+mod books;
+
 mod tls;
 
 mod foreign;

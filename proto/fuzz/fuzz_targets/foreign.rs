@@ -18,7 +18,7 @@ pub fn check<T>(read: impl FnOnce(&mut Intake) -> Result<T, Unreadable>) {
     let mut decoder = Decoder::new();
     let mut points = 0;
     for frame in frames {
-        points += decoder.decode(&frame.bytes).expect("a frame that is accepted").header.points;
+        points += decoder.decode(&frame).expect("a frame that is accepted").header.points;
     }
     assert!(points <= taken, "only repeated times may be fewer");
 }

@@ -152,6 +152,13 @@ impl Header {
     }
 }
 
+/// Points that `frame` claims to hold, before anything of it is checked: for accounts and sizes.
+/// What has no header claims none.
+#[must_use]
+pub fn points_claimed(frame: &[u8]) -> usize {
+    Header::parse(frame).map_or(0, |header| header.points)
+}
+
 /// Reads the header of a whole frame and holds the checksum against its bytes.
 ///
 /// This tells a frame that travelled unharmed; only [`Decoder::decode`] tells a valid one.

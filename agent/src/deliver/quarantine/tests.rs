@@ -28,7 +28,7 @@ fn batch(seq: u64, bytes: usize) -> RefusedBatch {
 fn open(dir: &tempfile::TempDir) -> (Quarantine, Arc<Books>) {
     let books = Arc::new(Books::default());
     let folder = Arc::new(RealFolder::new(&dir.path().join("q")));
-    (Quarantine::open(folder, Arc::clone(&books) as _), books)
+    (Quarantine::open(folder, Arc::clone(&books) as _, Metrics::for_tests()), books)
 }
 
 #[test]
@@ -49,8 +49,13 @@ fn what_is_refused_twice_is_declared_and_kept_as_evidence() {
     let dir = tempfile::tempdir().unwrap();
     let (mut quarantine, books) = open(&dir);
     quarantine.put(batch(5, 100), 0).unwrap();
+    let waiting =
+        |of: &Quarantine| (of.metrics.quarantine_batches.get(), of.metrics.quarantine_points.get());
+    assert_eq!(waiting(&quarantine), (1, 3));
+    assert_eq!(waiting(&open(&dir).0), (1, 3), "after a restart too");
     let due = quarantine.due(HOUR_MS, HOUR_MS).unwrap();
     quarantine.declare(&due);
+    assert_eq!(waiting(&quarantine), (0, 0));
     assert_eq!((books.seqs(), books.reasons()), (vec![5], vec![GivenUpReason::Refused]));
     let (mut quarantine, _) = open(&dir);
     assert_eq!(quarantine.due(9 * HOUR_MS, HOUR_MS), None);
@@ -175,7 +180,10 @@ impl Folder for Moody {
 
 fn open_on(folder: &Arc<Moody>) -> (Quarantine, Arc<Books>) {
     let books = Arc::new(Books::default());
-    (Quarantine::open(Arc::clone(folder) as _, Arc::clone(&books) as _), books)
+    (
+        Quarantine::open(Arc::clone(folder) as _, Arc::clone(&books) as _, Metrics::for_tests()),
+        books,
+    )
 }
 
 #[test]

@@ -58,7 +58,7 @@ fn stored(read: Read, body: &[u8]) -> usize {
     }
     let (frames, misfits) = frames("demo", intake);
     assert_eq!(misfits, 0, "what is taken in fits a frame: {body:?}");
-    frames.iter().map(|frame| verify(&frame.bytes).unwrap().header.points).sum()
+    frames.iter().map(|frame| verify(frame).unwrap().header.points).sum()
 }
 
 #[test]
