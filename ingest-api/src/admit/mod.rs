@@ -74,7 +74,10 @@ impl Admission {
             small: Turns::new(threads + SMALL_AT_ONCE_BEYOND, threads),
             large: Turns::new(large, threads),
             foreign: Turns::new(large, threads),
-            rules: file.map(|path| WatchedFile::start(path, reload, |text, _| Rules::parse(text))),
+            rules: file.map(|path| {
+                let without = "every environment is let in";
+                WatchedFile::optional(path, reload, without, Rules::parse)
+            }),
             topics_checked: AtomicBool::new(false),
             closing,
         }

@@ -57,6 +57,35 @@ impl<V: Send + Sync + 'static> WatchedFile<V> {
         P: Fn(&[String], Option<&V>) -> Result<V, E> + Send + Sync + 'static,
         E: Display + 'static,
     {
+        Self::watch(paths, reload, parse, None)
+    }
+
+    /// The same for a file that need not be there; `without` tells people what holds until it is.
+    pub fn optional<P, E>(
+        path: impl Into<PathBuf>,
+        reload: watch::Receiver<u64>,
+        without: &'static str,
+        parse: P,
+    ) -> Self
+    where
+        P: Fn(&str) -> Result<V, E> + Send + Sync + 'static,
+        E: Display + 'static,
+    {
+        let parse =
+            move |texts: &[String], _: Option<&V>| parse(texts.first().map_or("", String::as_str));
+        Self::watch(vec![path.into()], reload, parse, Some(without))
+    }
+
+    fn watch<P, E>(
+        paths: Vec<PathBuf>,
+        reload: watch::Receiver<u64>,
+        parse: P,
+        without: Option<&'static str>,
+    ) -> Self
+    where
+        P: Fn(&[String], Option<&V>) -> Result<V, E> + Send + Sync + 'static,
+        E: Display + 'static,
+    {
         let (sender, current) = watch::channel(None);
         let last_error = Arc::new(Mutex::new(None));
         let mut watcher = Watcher {
@@ -66,6 +95,8 @@ impl<V: Send + Sync + 'static> WatchedFile<V> {
             last_error: Arc::clone(&last_error),
             seen: None,
             texts: None,
+            without,
+            absence_told: false,
         };
         watcher.look();
         let task = tokio::spawn(watcher.run(reload));
@@ -115,6 +146,9 @@ struct Watcher<V, P> {
     last_error: Arc<Mutex<Option<String>>>,
     seen: Option<Vec<Stamp>>,
     texts: Option<Vec<String>>,
+    /// What holds while the files are absent from the start; `None` when they must be there.
+    without: Option<&'static str>,
+    absence_told: bool,
 }
 
 impl<V, P, E> Watcher<V, P>
@@ -158,6 +192,15 @@ where
                 // Gone or unreadable: when it is back it counts as new, even with the same content.
                 self.seen = None;
                 self.texts = None;
+                let absent = cause.kind() == std::io::ErrorKind::NotFound;
+                if let Some(without) = self.without.filter(|_| absent)
+                    && self.sender.borrow().is_none()
+                {
+                    if !std::mem::replace(&mut self.absence_told, true) {
+                        info!(files = %self.names(), "not there yet; {without}");
+                    }
+                    return self.set_error(None);
+                }
                 self.refuse(format!("cannot be read: {cause}"));
             }
         }

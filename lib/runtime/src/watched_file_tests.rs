@@ -55,6 +55,23 @@ async fn a_file_that_appears_later_is_taken_then() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_optional_file_may_be_absent_from_the_start_and_not_be_taken_away() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("n");
+    let (reload, _) = watch::channel(0);
+    let parse = |text: &str| text.trim().parse::<u32>();
+    let file = WatchedFile::optional(&path, reload.subscribe(), "nothing holds", parse);
+    assert_eq!((file.current(), file.last_error()), (None, None));
+    std::fs::write(&path, "one!").unwrap();
+    until(&file, |f| f.last_error().is_some()).await;
+    std::fs::write(&path, "5").unwrap();
+    until(&file, |f| f.current().is_some()).await;
+    std::fs::remove_file(&path).unwrap();
+    until(&file, |f| f.last_error().is_some_and(|e| e.contains("cannot be read"))).await;
+    assert_eq!(file.current().as_deref(), Some(&5));
+}
+
+#[tokio::test(start_paused = true)]
 async fn sighup_reads_the_file_even_when_time_and_size_are_the_same() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("n");
