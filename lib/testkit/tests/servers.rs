@@ -131,11 +131,19 @@ async fn a_process_restarted_by_its_command_is_ours_to_stop() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn when_the_stack_is_gone_so_is_every_process() {
-    let stack = servers(StackOptions { brokers: 3, ..StackOptions::default() }).await;
+    let mut stack = servers(StackOptions { brokers: 3, ..StackOptions::default() }).await;
     let pids: Vec<i32> = stack.file().processes.iter().filter_map(|p| p.pid).collect();
     assert_eq!(pids.len(), 6);
     let dir = stack.dir().to_owned();
-    tokio::task::spawn_blocking(move || drop(stack)).await.unwrap();
+    let stopped = tokio::task::spawn_blocking(move || {
+        stack.stop();
+        stack
+    });
+    let stack = stopped.await.unwrap();
+    let file = std::fs::read(dir.join("stack.json")).unwrap();
+    let file: serde_json::Value = serde_json::from_slice(&file).unwrap();
+    assert_eq!(file["ready"], false, "who finds the file finds no stack");
+    drop(stack);
     for pid in pids {
         let there = std::fs::exists(format!("/proc/{pid}")).unwrap();
         assert!(!there, "process {pid} is left behind");

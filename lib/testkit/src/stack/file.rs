@@ -129,6 +129,19 @@ impl Stack {
         if text == new { Ok(()) } else { dir::write_atomically(&self.dir.stack_json(), &new) }
     }
 
+    /// Who reads the file from now on finds a stack that is not ready.
+    pub(super) fn withdraw_file(&self) {
+        let path = self.dir.stack_json();
+        if !path.exists() {
+            return;
+        }
+        let gone = StackFile { ready: false, ..self.file() };
+        let text = serde_json::to_string_pretty(&gone).unwrap_or_default();
+        if let Err(error) = dir::write_atomically(&path, &text) {
+            self.options.progress.tell(&error.to_string());
+        }
+    }
+
     pub fn write_file(&self) -> Result<(), StackError> {
         let text = serde_json::to_string_pretty(&self.file()).unwrap_or_default();
         dir::write_atomically(&self.dir.stack_json(), &text)

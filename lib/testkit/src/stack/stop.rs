@@ -29,6 +29,10 @@ impl Stack {
     }
 
     fn stop_within(&mut self, deadline: Duration) {
+        if self.lock().is_empty() {
+            return;
+        }
+        self.withdraw_file();
         let members = std::mem::take(&mut *self.lock());
         for wave in [Wave::Agents, Wave::Doors, Wave::Consumers, Wave::Servers] {
             let here: Vec<&Member> = members.iter().filter(|m| m.wave == wave).collect();
