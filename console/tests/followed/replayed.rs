@@ -24,7 +24,7 @@ pub async fn all_are_parked(stack: &Stack) {
     let by = Instant::now() + WITHIN;
     for agent in AGENTS {
         let parked = "spillway_agent_batches_parked_total";
-        while stack.metrics(agent).await.unwrap().sum(parked) < 1.0 {
+        while !stack.metrics(agent).await.is_ok_and(|told| told.sum(parked) >= 1.0) {
             assert!(Instant::now() < by, "{agent} has parked nothing");
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
