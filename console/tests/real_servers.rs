@@ -36,8 +36,8 @@ fn site_on(stack: &Stack) -> Site {
     let file = stack.file();
     let s3 = &file.s3;
     let settings = format!(
-        "[kafka]\nbrokers = [{:?}]\n[s3]\nendpoint = {:?}\nbucket = {:?}\naccess_key = {:?}\n\
-         secret_key = {:?}\n",
+        "remote_deadline = \"60s\"\n[kafka]\nbrokers = [{:?}]\n[s3]\nendpoint = {:?}\n\
+         bucket = {:?}\naccess_key = {:?}\nsecret_key = {:?}\n",
         file.kafka, s3.endpoint, s3.bucket, s3.access_key, s3.secret_key
     );
     Site::new(&shards(&file.mysql[0].primary, 8), &settings)

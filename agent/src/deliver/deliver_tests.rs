@@ -68,7 +68,7 @@ impl Bench {
         settings.agent.state_dir = dir.path().to_owned();
         settings.spool.free_space_floor = Size::bytes(0);
         settings.deliver.endpoints = vec![api.url.clone()];
-        settings.deliver.request_timeout = Dur::from_secs(2);
+        settings.deliver.request_timeout = Dur::from_secs(20);
         settings.deliver.retry_min = Dur::from_millis(10);
         settings.deliver.retry_max = Dur::from_millis(50);
         settings.deliver.probe_interval = Dur::from_millis(50);
@@ -171,16 +171,19 @@ async fn a_swallowed_answer_means_the_same_bytes_again() {
 #[tokio::test]
 async fn a_long_outage_goes_to_s3_and_the_first_probe_that_succeeds_ends_it() {
     let api = TestServer::start(|_| answer(503, "retry-after: 0\r\n", "")).await;
-    let s3 = TestServer::start(|_| answer(200, "", "")).await;
+    // Not before all of them are there, however long a disk takes to sync each.
+    let s3 = TestServer::start(|_| answer(503, "", "")).await;
     let set = |settings: &mut Settings| settings.deliver.backlog_after = Dur::from_millis(500);
     let bench = Bench::start(&api, Some(&s3), set).await;
     bench.append(1..=20).await;
+    let refused = s3.seen().len();
+    s3.play(|_| answer(200, "", ""));
     bench.empty().await;
     assert_eq!(bench.metrics.batches_parked.get(), 20);
     assert_eq!(bench.metrics.batches_acked.get(), 0);
     assert!(bench.books.accepted().is_empty(), "S3 is not the API");
     assert!(bench.books.seqs().is_empty());
-    assert!(s3.seen().len() <= 3, "several batches in one object");
+    assert!(s3.seen().len() <= refused + 3, "several batches in one object");
     api.play(take_all);
     // Until a probe is due a batch may still age and be parked: then the next one is probed with.
     let mut last = 20;

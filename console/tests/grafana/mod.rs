@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 
 use spillway_testkit::grafana::{Dashboard, Statement, View, dashboards};
+use spillway_testkit::ports::Port;
 use sqlx::{Executor, MySqlConnection, Row};
 
 use crate::browser::Browser;
@@ -246,13 +247,14 @@ pub async fn hosts_have_charts_and_names_are_only_text(site: &Site) {
 struct StatusServer {
     address: String,
     process: std::process::Child,
+    _ports: [Port; 2],
 }
 
 impl StatusServer {
     /// On a free port; waits until it is there.
     async fn start(site: &Site) -> Self {
-        let free = || std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        let (page, admin) = (free(), free());
+        let ports = [Port::take().unwrap(), Port::take().unwrap()];
+        let [page, admin] = ports.each_ref().map(Port::socket);
         let process = std::process::Command::new(env!("CARGO_BIN_EXE_spillway"))
             .arg("--config")
             .arg(site.path("spillway.toml"))
@@ -268,7 +270,7 @@ impl StatusServer {
             }
         };
         tokio::time::timeout(std::time::Duration::from_secs(60), up).await.unwrap();
-        Self { address: format!("http://{page}"), process }
+        Self { address: format!("http://{page}"), process, _ports: ports }
     }
 }
 

@@ -125,7 +125,14 @@ async fn every_query_of_the_page_runs_and_reads_the_partitions_it_names_by_key()
                 "p" | "m" => {
                     of_points += 1;
                     assert_eq!(key, "PRIMARY", "{sql}\n{seen:#?}");
-                    assert!(!read(&points) && !read(&minutes), "{sql}\n{seen:#?}");
+                    // Partitions are called after their end, and tables of hours, days and months
+                    // have ends in common: each is held against its own.
+                    let reads_oldest = match table.as_str() {
+                        "p" => read(&points),
+                        // Of hours the page asks for all there are.
+                        _ => read(&minutes) && !sql.contains("spillway.metrics_1h"),
+                    };
+                    assert!(!reads_oldest, "{sql}\n{seen:#?}");
                     assert!(!rows.is_empty(), "it finds what is there: {sql}");
                 }
                 // A drop-down list may read all series, but no points.

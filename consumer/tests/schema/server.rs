@@ -20,6 +20,8 @@ pub const RAW_RETENTION: Duration = Duration::from_secs(2 * 3600);
 
 pub struct Server {
     pub conn: MySqlConnection,
+    /// Of every migration: an hour that begins between two would have a partition of its own.
+    now: jiff::Timestamp,
     options: MySqlConnectOptions,
     _turn: MutexGuard<'static, ()>,
     _stack: Arc<Stack>,
@@ -38,7 +40,7 @@ impl Server {
         for database in ["spillway", "spillway_store"] {
             run(&mut conn, &format!("DROP DATABASE IF EXISTS {database}")).await;
         }
-        Self { conn, options, _turn: turn, _stack: stack }
+        Self { conn, now: jiff::Timestamp::now(), options, _turn: turn, _stack: stack }
     }
 
     /// A server with today's schema, on which the administrator reads every environment.
@@ -55,7 +57,8 @@ impl Server {
     }
 
     pub async fn migrate(&mut self) -> Report {
-        migrate(&mut self.conn, &options_now()).await.expect("the migration runs")
+        let options = Options { raw_retention: RAW_RETENTION, now: self.now };
+        migrate(&mut self.conn, &options).await.expect("the migration runs")
     }
 
     pub async fn connect_as(&self, user: &str, password: &str) -> MySqlConnection {

@@ -12,19 +12,23 @@ use spillway_e2e::rig::Rig;
 async fn dies_at(failpoint: &str, times: u32) {
     let options = StackOptions::default().env("consumer", "SPILLWAY_FAILPOINT", failpoint);
     let rig = Rig::start(options).await;
-    // Long enough that each life of the consumer has transactions to die in.
     let pace = Duration::from_millis(250);
-    let load = Sender::start(SenderOptions { windows: 120, pace, ..rig.load("demo") });
-    for _ in 0..times {
+    let mut loads = Vec::new();
+    for life in 0..=times {
+        // A load of its own: however long a start takes, each life has transactions to die in.
+        let name = format!("life-{life}");
+        let load = SenderOptions { name, windows: 60, pace, ..rig.load("demo") };
+        loads.push(Sender::start(load));
         let died = rig.stack.wait_exit("consumer-0", Duration::from_secs(60)).await;
         died.expect("the consumer dies at its failpoint");
+        if life == times {
+            rig.stack.clear_env("consumer-0", "SPILLWAY_FAILPOINT").expect("it is one of ours");
+        }
         rig.stack.start_process("consumer-0").await.expect("it starts again");
     }
-    let died = rig.stack.wait_exit("consumer-0", Duration::from_secs(60)).await;
-    died.expect("the consumer dies at its failpoint");
-    rig.stack.clear_env("consumer-0", "SPILLWAY_FAILPOINT").expect("it is one of ours");
-    rig.stack.start_process("consumer-0").await.expect("it starts again");
-    rig.judge(load).await;
+    for load in loads {
+        rig.judge(load).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

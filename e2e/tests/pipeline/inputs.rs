@@ -6,6 +6,7 @@ use std::net::{TcpListener, TcpStream};
 use std::time::Duration;
 
 use spillway_e2e::rig::{Agent, HASTY_AGENT, Rig};
+use spillway_testkit::ports::Port;
 use spillway_testkit::stack::AgentOptions;
 use sqlx::Row as _;
 use tokio::time::Instant;
@@ -55,12 +56,11 @@ pub async fn start(rig: &Rig) -> Agent {
     let shard = file.mysql.first().expect("a shard");
     let url = &shard.primary;
     let mysql = url.rsplit('@').next().expect("an address").to_owned();
-    let password = tempfile::NamedTempFile::new().expect("a file");
-    std::fs::write(password.path(), "stack").expect("it can be written");
-    let (_, password) = password.keep().expect("it stays");
-    let influx = TcpListener::bind("127.0.0.1:0").expect("a port");
-    let influx_address = influx.local_addr().expect("its address");
-    drop(influx);
+    let password = rig.stack.dir().join("inputs.password");
+    std::fs::write(&password, "stack").expect("it can be written");
+    // Nobody else takes it, before the agent listens either.
+    let influx = Port::take().expect("a port");
+    let influx_address = influx.address();
     let mut options = AgentOptions::new("inputs-agent", "demo", "inputs-agent");
     options.toml = format!(
         r#"{HASTY_AGENT}

@@ -5,7 +5,7 @@ use std::time::Duration;
 use spillway_e2e::{Fate, Sender, SenderOptions};
 use spillway_testkit::stack::StackOptions;
 
-use spillway_e2e::rig::{ACCEPTED_WITHIN, Rig};
+use spillway_e2e::rig::{ACCEPTED_WITHIN, Rig, until};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn while_kafka_is_down_agents_park_in_s3_and_everything_arrives_once() {
@@ -15,8 +15,13 @@ async fn while_kafka_is_down_agents_park_in_s3_and_everything_arrives_once() {
     let load = Sender::start(rig.load("demo"));
 
     rig.stack.kill("kafka-0").await.expect("Kafka runs");
-    // A report that was already on its way may still be answered; after that nothing is accepted.
-    tokio::time::sleep(Duration::from_secs(2)).await;
+    // A report that was already on its way may still be answered; once each host has heard that
+    // its batch was not taken, nothing is accepted.
+    until("every host sends a batch again", async || {
+        let open = load.ledger.batches(Fate::Info);
+        open.len() == load.options.hosts && open.iter().all(|batch| batch.attempts >= 2)
+    })
+    .await;
     let accepted = load.ledger.batches(Fate::Ok).len();
     rig.until("parking-agent", "spillway_agent_batches_parked_total", |parked| parked >= 2.0).await;
     assert_eq!(load.ledger.batches(Fate::Ok).len(), accepted, "no 2xx without Kafka");

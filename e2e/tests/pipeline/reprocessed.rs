@@ -8,11 +8,12 @@ use rdkafka::admin::{AdminClient, AdminOptions};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::{Offset, TopicPartitionList};
 use serde_json::Value;
-use spillway_e2e::rig::Rig;
+use spillway_e2e::rig::{Rig, SETTLED_WITHIN};
 use spillway_e2e::{Ledger, Sender, SenderOptions};
 use spillway_proto::kafka_record::TOPIC_LIVE;
 use spillway_testkit::rollup_proof::prove;
 use sqlx::MySqlPool;
+use tokio::time::Instant;
 
 const ENVIRONMENT: &str = "acme";
 /// Of what was there before anything was broken.
@@ -82,6 +83,11 @@ fn count(condition: &str) -> String {
     format!("SELECT COUNT(*) FROM spillway_store.points WHERE {condition}")
 }
 
+/// By SQLSTATE.
+fn is_deadlock(error: &sqlx::Error) -> bool {
+    error.as_database_error().and_then(|error| error.code()).is_some_and(|code| code == "40001")
+}
+
 impl Broken<'_> {
     async fn reprocess(&self, what: &str, how: &str) -> (i32, Value) {
         let Self { shard, from, .. } = self;
@@ -101,8 +107,16 @@ impl Broken<'_> {
     }
 
     async fn run(&self, sql: &str) -> i64 {
-        let done = sqlx::raw_sql(sql).execute(&self.admin).await;
-        i64::try_from(done.expect("the server obeys").rows_affected()).expect("few rows")
+        let until = Instant::now() + SETTLED_WITHIN;
+        loop {
+            let done = sqlx::raw_sql(sql).execute(&self.admin).await;
+            // Consumer and keeper go on meanwhile, and of two that wait for each other the server
+            // lets one go: then nothing of the statement was done.
+            if !done.as_ref().is_err_and(is_deadlock) || Instant::now() >= until {
+                let rows = done.expect("the server obeys").rows_affected();
+                return i64::try_from(rows).expect("few rows");
+            }
+        }
     }
 
     async fn sum(&self) -> i64 {

@@ -5,7 +5,7 @@ use spillway_runtime::program::Drained;
 use spillway_runtime::settings::Dur;
 use tokio::time::timeout;
 
-use crate::stage::{PATIENCE, frame, request, stage};
+use crate::stage::{PATIENCE, frame, hasty, request, stage};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_request_in_work_is_answered_and_its_connection_closed() {
@@ -49,7 +49,7 @@ async fn while_it_drains_readiness_says_so_and_batches_are_still_taken() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn records_that_kafka_never_spoke_of_are_told_at_the_end() {
-    let stage = stage(|_| {}).await;
+    let stage = stage(hasty).await;
     stage.cluster.broker_down(-1).unwrap();
     stage.post(&frame("demo", 1)).await.is_later("kafka-slow");
     stage.context.shutdown.trigger();

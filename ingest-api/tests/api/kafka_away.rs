@@ -5,11 +5,11 @@ use spillway_proto::kafka_record::TOPIC_LIVE;
 use spillway_runtime::program::Misconfigured;
 use tokio::time::timeout;
 
-use crate::stage::{PATIENCE, cluster, frame, joined, request, stage, stage_on};
+use crate::stage::{PATIENCE, cluster, frame, hasty, joined, request, stage, stage_on};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_a_delivery_report_there_is_no_2xx_and_the_retry_joins() {
-    let stage = stage(|_| {}).await;
+    let stage = stage(hasty).await;
     stage.cluster.broker_down(-1).unwrap();
     let frame = frame("demo", 1);
     for _ in 0..3 {
@@ -25,7 +25,11 @@ async fn without_a_delivery_report_there_is_no_2xx_and_the_retry_joins() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_full_queue_is_told_at_once_and_takes_nothing_from_the_next() {
-    let stage = stage(|settings| settings.kafka.producer.queue_records_max = 100).await;
+    let stage = stage(|settings| {
+        hasty(settings);
+        settings.kafka.producer.queue_records_max = 100;
+    })
+    .await;
     stage.cluster.broker_down(-1).unwrap();
     let frames: Vec<_> = (1..=101).map(|seq| frame("demo", seq)).collect();
     stage.post(&joined(&frames)).await.is_later("kafka-slow");

@@ -11,7 +11,7 @@ use spillway_proto::BatchId;
 use spillway_proto::kafka_record::{TOPIC_BACKLOG, TOPIC_DEAD_LETTERS, TOPIC_LIVE};
 use tokio::time::timeout;
 
-use crate::stage::{PARTITIONS, PATIENCE, Stage, frame, joined, stage_on};
+use crate::stage::{PARTITIONS, PATIENCE, Stage, frame, hasty, joined, stage_on};
 
 const BROKERS: i32 = 3;
 const ROUNDS: u64 = 20;
@@ -32,6 +32,7 @@ fn three_brokers() -> MockCluster<'static, DefaultProducerContext> {
 /// several at once: real brokers, in the drills of dead leaders and of too few replicas.
 async fn one_request_at_a_time() -> Stage {
     let stage = stage_on(three_brokers(), |settings| {
+        hasty(settings);
         settings.kafka.options.push("max.in.flight=1".to_owned());
     })
     .await;
@@ -104,6 +105,7 @@ async fn while_requests_end_in_every_retriable_way_nothing_is_lost_or_reordered(
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_topic_that_seems_to_vanish_is_waited_for_and_refuses_nothing() {
     let stage = stage_on(three_brokers(), |settings| {
+        hasty(settings);
         // Metadata is asked for again at once, so that the topic's absence is seen.
         settings.kafka.options.push("topic.metadata.refresh.interval.ms=100".to_owned());
         settings.kafka.options.push("topic.metadata.propagation.max.ms=200".to_owned());

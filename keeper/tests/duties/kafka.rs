@@ -19,6 +19,8 @@ use spillway_runtime::settings::Dur;
 use crate::world::{PARTITIONS, World};
 
 pub const WAIT: Duration = Duration::from_secs(30);
+/// What Kafka keeps for replays; how old anything is, the tests say themselves.
+const WINDOW: Dur = Dur::from_millis(1);
 
 pub fn config(world: &World) -> ClientConfig {
     world.settings.kafka.client_config().unwrap()
@@ -94,26 +96,32 @@ async fn lag_is_measured_from_ends_and_record_times_while_no_consumer_lives() {
     assert_eq!(world.number(rows).await, i64::from(PARTITIONS) * 2);
 }
 
+/// A moment after everything that is in Kafka by now and before whatever comes next (ms).
+async fn a_moment_later() -> i64 {
+    let now_ms = || jiff::Timestamp::now().as_millisecond();
+    let moment = now_ms() + 1;
+    while now_ms() <= moment {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    moment
+}
+
 #[tokio::test]
 async fn kafka_is_trimmed_below_the_replay_window_and_never_above_what_is_applied() {
     let world = World::new().await;
     topics(&world).await;
-    produce(&world, 2, 10);
-    let window = Dur::from_millis(1_500);
-    let begun = std::time::Instant::now();
-    produce(&world, 3, 10);
-    while begun.elapsed() < window.get() + Duration::from_millis(500) {
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
-    produce(&world, 2, 5);
-    produce(&world, 3, 5);
+    let produce_both = |records| [2, 3].iter().for_each(|at| produce(&world, *at, records));
+    produce_both(10);
+    let between = a_moment_later().await;
+    produce_both(5);
     world.run("UPDATE spillway_store.positions SET live_next = 15 WHERE partition_id = 2").await;
     world.run("UPDATE spillway_store.positions SET live_next = 4 WHERE partition_id = 3").await;
     let (kafka, _thread) = Kafka::start(&world.settings.kafka).unwrap();
     let kafka = (kafka, &world.settings.kafka);
-    let ages = (Dur::from_secs(1), window);
+    // However long all this took: the window begins after the first ten.
+    let ages = (Dur::from_secs(1), WINDOW);
     let mut trim = Trim::new(world.shard.clone(), kafka, ages, &world.metrics).unwrap();
-    trim.trim(jiff::Timestamp::now().as_millisecond()).await.unwrap();
+    trim.trim(between + 1).await.unwrap();
     let client: BaseConsumer = config(&world).set("group.id", "test").create().unwrap();
     let low = |partition| client.fetch_watermarks(TOPIC_LIVE, partition, WAIT).unwrap().0;
     assert_eq!(low(2), 10, "the window's records stay");
@@ -139,12 +147,8 @@ async fn kafka_keeps_what_a_replica_lacks_that_may_take_over_however_old_it_is()
     let world = World::new().await;
     topics(&world).await;
     let produce_all = |records| [1, 2, 3].map(|at| produce(&world, at, records));
-    let now_ms = || jiff::Timestamp::now().as_millisecond();
     produce_all(10);
-    let begin = now_ms() + 1;
-    while now_ms() <= begin {
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
+    let between = a_moment_later().await;
     produce_all(1);
     world.run("UPDATE spillway_store.positions SET live_next = 9").await;
     let mut shard = world.shard.clone();
@@ -152,13 +156,13 @@ async fn kafka_keeps_what_a_replica_lacks_that_may_take_over_however_old_it_is()
     world.run("UPDATE spillway_replica.positions SET live_next = 4 WHERE partition_id = 2").await;
     world.run("DELETE FROM spillway_replica.positions WHERE partition_id = 3").await;
     let (kafka, _thread) = Kafka::start(&world.settings.kafka).unwrap();
-    let ages = (Dur::from_secs(1), Dur::from_millis(1));
+    let ages = (Dur::from_secs(1), WINDOW);
     let trim = |shard: &ShardHandle| {
         let kafka = (kafka.clone(), &world.settings.kafka);
         Trim::new(shard.clone(), kafka, ages, &world.metrics).unwrap()
     };
     // The window begins after the first ten.
-    let now_ms = begin + 1;
+    let now_ms = between + 1;
     let client: BaseConsumer = config(&world).set("group.id", "test").create().unwrap();
     let lows = || [1, 2, 3].map(|at| client.fetch_watermarks(TOPIC_LIVE, at, WAIT).unwrap().0);
     let mut known = trim(&shard);

@@ -97,7 +97,7 @@ impl World {
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
         };
-        let reached = tokio::time::timeout(Duration::from_secs(60), reached).await;
+        let reached = tokio::time::timeout(Duration::from_secs(120), reached).await;
         assert!(reached.is_ok(), "never became {wanted}: {sql}");
     }
 }

@@ -1,12 +1,14 @@
 //! Kafka in this process (librdkafka's mock cluster) or a real one, and a stand-in for the
 //! consumers: what it commits is what they would have stored.
 
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::config::FromClientConfig;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
+use rdkafka::error::KafkaResult;
 use rdkafka::message::{Headers, Message};
 use rdkafka::mocking::MockCluster;
 use rdkafka::producer::DefaultProducerContext;
@@ -100,17 +102,26 @@ impl Kafka {
 
     /// Commits, as the consumers' group, that everything so far is stored.
     pub async fn commit_all(&self) {
-        let consumer = self.consumer();
-        let commit = move || {
-            let mut list = TopicPartitionList::new();
-            for partition in 0..i32::from(PARTITIONS) {
-                let (_, end) = consumer.fetch_watermarks(TOPIC_BACKLOG, partition, ANSWER).unwrap();
-                list.add_partition_offset(TOPIC_BACKLOG, partition, Offset::Offset(end)).unwrap();
-            }
-            consumer.commit(&list, CommitMode::Sync).unwrap();
-        };
-        tokio::task::spawn_blocking(commit).await.unwrap();
+        let consumer = Arc::new(self.consumer());
+        let until = Instant::now() + ANSWER;
+        loop {
+            let consumer = Arc::clone(&consumer);
+            let done = tokio::task::spawn_blocking(move || commit_ends(&consumer)).await.unwrap();
+            let Err(error) = done else { return };
+            // A broker that has just come back may still be looking for its partitions and groups.
+            assert!(Instant::now() < until, "{error}");
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
     }
+}
+
+fn commit_ends(consumer: &BaseConsumer) -> KafkaResult<()> {
+    let mut list = TopicPartitionList::new();
+    for partition in 0..i32::from(PARTITIONS) {
+        let (_, end) = consumer.fetch_watermarks(TOPIC_BACKLOG, partition, ANSWER)?;
+        list.add_partition_offset(TOPIC_BACKLOG, partition, Offset::Offset(end))?;
+    }
+    consumer.commit(&list, CommitMode::Sync)
 }
 
 fn read(consumer: &BaseConsumer) -> Vec<Stored> {

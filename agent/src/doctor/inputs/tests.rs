@@ -20,7 +20,7 @@ fn scrape(target: &str) -> ScrapeSettings {
     ScrapeSettings {
         job: "node".to_owned(),
         targets: vec![target.to_owned()],
-        timeout: Dur::from_millis(300),
+        timeout: Dur::from_secs(20),
         body_bytes_max: spillway_runtime::settings::Size::kib(1),
         ..ScrapeSettings::default()
     }
@@ -53,8 +53,10 @@ async fn findings(settings: &Settings) -> Vec<(Verdict, String)> {
 #[tokio::test]
 async fn each_input_is_tried_once_and_what_fails_is_told_with_its_remedy() {
     let dir = tempfile::tempdir().unwrap();
-    let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    // No program is given this port: one that was free a moment ago may be another's by now.
+    let closed = "127.0.0.1:1".to_owned();
     let hangs = TcpListener::bind("127.0.0.1:0").unwrap();
+    let hung = scrape(&hangs.local_addr().unwrap().to_string());
     let page = |body: &str| format!("HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n{body}");
     let script = dir.path().join("script");
     std::fs::write(&script, "#!/bin/sh\n").unwrap();
@@ -62,7 +64,7 @@ async fn each_input_is_tried_once_and_what_fails_is_told_with_its_remedy() {
     settings.scrape = vec![
         scrape(&target(page("a 1\nb 2\n"))),
         scrape(&closed),
-        scrape(&hangs.local_addr().unwrap().to_string()),
+        ScrapeSettings { timeout: Dur::from_millis(300), ..hung },
         scrape(&target(page(&"a 1\n".repeat(500)))),
         scrape(&target("HTTP/1.1 401 Unauthorized\r\ncontent-length: 0\r\n\r\n".to_owned())),
         scrape(&target(page("<html>\n"))),

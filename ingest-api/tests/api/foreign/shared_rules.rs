@@ -4,7 +4,7 @@ use spillway_runtime::tokens::TokenLimits;
 
 use super::protobuf::snappy;
 use super::remote_write::{SNAPPY, V2, series, v1, v2};
-use crate::stage::{Stage, stage};
+use crate::stage::{Stage, hasty, stage};
 
 /// Path, headers and body.
 type Asked = (&'static str, Vec<(&'static str, &'static str)>, Vec<u8>);
@@ -54,7 +54,7 @@ async fn is_later(stage: &Stage, id: &str) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_kafka_does_not_acknowledge_is_503_with_retry_after_for_each_protocol() {
-    let stage = stage(|_| {}).await;
+    let stage = stage(hasty).await;
     stage.cluster.broker_down(-1).unwrap();
     is_later(&stage, "kafka slow").await;
 }

@@ -96,11 +96,14 @@ impl Stack {
     /// Removes the recovery workers' notes about who drains what, and what they have published.
     pub async fn forget_claims(&self) -> Result<(), StackError> {
         let claims = self.bucket_dir().join("claims");
-        match fs::remove_dir_all(&claims) {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => {
-                Err(StackError::io(format!("removing {}", claims.display()))(e))
-            }
-            _ => Ok(()),
+        // Out of the way in one step: a worker may write another one meanwhile, and then a folder
+        // that is being emptied would never be empty.
+        let forgotten = self.dir.data("forgotten-claims");
+        match fs::rename(&claims, &forgotten) {
+            Ok(()) => fs::remove_dir_all(&forgotten)
+                .map_err(StackError::io(format!("removing {}", forgotten.display()))),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(e) => Err(StackError::io(format!("moving {}", claims.display()))(e)),
         }
     }
 
