@@ -19,6 +19,7 @@ use super::{ingest, lag, maintenance, shard, topics};
 use crate::answer::{Answer, Verdict, duration};
 use crate::desk::Desk;
 use crate::failure::Failure;
+use crate::reach::clock::{self, SKEW_MS_MAX};
 use crate::reach::http::{Http, join};
 use crate::reach::mysql::Server;
 
@@ -27,8 +28,6 @@ const RIGHTS: [&str; 4] =
     ["SYSTEM_VARIABLES_ADMIN", "REPLICATION_SLAVE_ADMIN", "RELOAD", "CREATE USER"];
 /// What the console does on MariaDB: `reader`, and `shard ls` (REPLICA MONITOR, as it is granted).
 const RIGHTS_ON_MARIADB: [&str; 3] = ["RELOAD", "CREATE USER", "SLAVE MONITOR"];
-/// Beyond this, times of different machines can't be compared.
-const SKEW_MS_MAX: i64 = 2_000;
 
 /// The lines of the answer.
 #[derive(Default)]
@@ -186,6 +185,7 @@ async fn kafka(desk: &Desk, map: &ShardMap, lines: &mut Lines) {
 
 async fn mysql(desk: &Desk, shard: &Shard, lines: &mut Lines) {
     let what = format!("mysql {}", shard.name);
+    let asked_ms = clock::now_ms();
     let asked = async {
         let mut server = Server::connect(&desk.settings, shard).await?;
         let rights = if server.is_mariadb().await? { &RIGHTS_ON_MARIADB[..] } else { &RIGHTS[..] };
@@ -217,7 +217,7 @@ async fn mysql(desk: &Desk, shard: &Shard, lines: &mut Lines) {
             lines.wrong(Verdict::Warning, &what, (detail, fix));
         }
     }
-    let skew_ms = jiff::Timestamp::now().as_millisecond() - now_ms;
+    let skew_ms = clock::ahead_ms(asked_ms, now_ms, clock::now_ms());
     if skew_ms.abs() > SKEW_MS_MAX {
         let detail = format!("this clock is {skew_ms} ms ahead of that server's");
         let fix = "start chrony or systemd-timesyncd on both";

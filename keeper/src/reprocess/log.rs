@@ -1,6 +1,7 @@
 //! One partition of one topic, read from a time up to an offset: by a client of its own, which is
 //! in no group, on a thread of its own, as librdkafka's calls block.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
@@ -112,6 +113,8 @@ fn serve(
         return Ok(());
     }
     client.assign(&list(stretch, start)?)?;
+    // What is read here is no consumer's: its books are shown to nobody.
+    let books = Arc::default();
     let (mut chunk, mut bytes, mut heard) = (Vec::new(), 0, Instant::now());
     loop {
         let message = match client.poll(SILENCE_MAX) {
@@ -125,7 +128,7 @@ fn serve(
             Some(Err(_)) | None => return Err(LogError::Silent { topic, partition }),
         };
         heard = Instant::now();
-        let record = Record::copy(&message, lane, partition, 0);
+        let record = Record::copy(&message, (lane, partition), 0, &books);
         let is_last = record.offset + 1 >= next;
         bytes += record.bytes();
         if record.offset < next {

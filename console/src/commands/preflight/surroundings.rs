@@ -14,6 +14,7 @@ use crate::answer::{Verdict, duration};
 use crate::commands::spill;
 use crate::desk::Desk;
 use crate::failure::Failure;
+use crate::reach::clock::{self, SKEW_MS_MAX};
 use crate::reach::kafka::wire::{self, LogDir, Quorum, WireFault};
 use crate::reach::mysql::Server;
 use crate::reach::tls;
@@ -25,8 +26,6 @@ const CERTIFICATE_S_LATE: i64 = 3 * 86_400;
 /// Of a disk, what should be left at least, and what must be.
 const FREE_MIN: f64 = 0.25;
 const FREE_LATE: f64 = 0.10;
-/// Beyond this, times of different machines can't be compared.
-const SKEW_MS_MAX: i64 = 2_000;
 /// A controller that was last up to date before this is not counted on.
 const VOTER_BEHIND_MS_MAX: i64 = 10_000;
 /// One small object, written anew each time. Only the recovery worker deletes.
@@ -120,12 +119,13 @@ pub async fn kafka(desk: &Desk, brokers: &[(i32, String)], lines: &mut Lines) {
         kafka_certificate(desk, address, lines).await;
     }
     let Some((_, address)) = brokers.first() else { return };
+    let asked_ms = clock::now_ms();
     match wire::quorum(&desk.settings.kafka, address, deadline).await {
         Ok(quorum) => {
             lines.judge("kafka quorum", controllers(&quorum));
             let controller = quorum.voters.iter().find(|voter| voter.id == quorum.leader);
             if let Some(at) = controller.map(|voter| voter.caught_up_ms).filter(|at| *at > 0) {
-                lines.judge("clock of kafka", skew(at));
+                lines.judge("clock of kafka", skew(asked_ms, at));
             }
         }
         Err(fault) => {
@@ -187,8 +187,8 @@ fn controllers(quorum: &Quorum) -> (Verdict, String) {
 }
 
 /// How far that clock is from this one.
-fn skew(theirs_ms: i64) -> (Verdict, String) {
-    let ahead = Timestamp::now().as_millisecond() - theirs_ms;
+fn skew(asked_ms: i64, theirs_ms: i64) -> (Verdict, String) {
+    let ahead = clock::ahead_ms(asked_ms, theirs_ms, clock::now_ms());
     match ahead.abs() > SKEW_MS_MAX {
         true => (Verdict::Warning, format!("this clock is {ahead} ms ahead of that one")),
         false => (Verdict::Ok, format!("within {SKEW_MS_MAX} ms of this one")),
@@ -204,8 +204,9 @@ struct Told {
 pub async fn mysql(desk: &Desk, map: &ShardMap, lines: &mut Lines) {
     for shard in &map.shards {
         // That it does not answer is another line's.
+        let asked_ms = clock::now_ms();
         let Ok(told) = ask(desk, shard).await else { continue };
-        lines.judge(&format!("clock of {}", shard.name), skew(told.now_ms));
+        lines.judge(&format!("clock of {}", shard.name), skew(asked_ms, told.now_ms));
         let check = format!("certificate {}", shard.name);
         match told.certificate {
             Some(expires) => lines.judge(&check, certificate(expires)),

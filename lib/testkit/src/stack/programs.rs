@@ -183,7 +183,6 @@ impl Site<'_> {
     /// An agent with a state of its own, at the stack's API and S3.
     pub fn agent(&self, agent: &AgentOptions) -> Result<Plan, StackError> {
         let admin = Arc::new(Port::take()?);
-        let statsd = Port::take()?;
         let endpoints: Vec<_> = self
             .apis
             .iter()
@@ -199,7 +198,8 @@ impl Site<'_> {
                 "token_file": self.dir.secret(&format!("token-{}", agent.environment)),
                 "state_dir": state,
             },
-            "statsd": { "listen": statsd.address() },
+            // UDP beside the admin page's TCP: one port is held for both.
+            "statsd": { "listen": admin.address() },
             "deliver": { "endpoints": endpoints },
             "spill": {
                 "enabled": true,
