@@ -1,8 +1,10 @@
 //! Kafka away, slow or failing: no 2xx, always an answer, and the retry joins what is under way.
 
 use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
+use spillway_ingest_api::app::Ingest;
+use spillway_ingest_api::settings::IngestSettings;
 use spillway_proto::kafka_record::TOPIC_LIVE;
-use spillway_runtime::program::Misconfigured;
+use spillway_runtime::program::{Context, Misconfigured};
 use tokio::time::timeout;
 
 use crate::stage::{PATIENCE, cluster, frame, hasty, joined, request, stage, stage_on};
@@ -76,4 +78,17 @@ async fn topics_of_another_shape_end_the_start_with_one_sentence() {
     let error = timeout(PATIENCE, stage.running).await.unwrap().unwrap().unwrap_err();
     let Misconfigured(sentence) = error.downcast_ref().unwrap();
     assert!(sentence.contains("has 4 partitions, but the settings say 64"), "{sentence}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_port_that_is_still_taken_is_no_wrong_setting() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let mut settings = IngestSettings::default();
+    settings.http.listen = taken.local_addr().unwrap();
+    settings.tokens.file = directory.path().join("tokens.toml");
+    let started = Ingest::start(settings, &Context::for_test("ingest-api")).await;
+    let error = started.err().unwrap();
+    // Its supervisor takes a wrong setting for good, and starts everything else again.
+    assert!(!error.is::<Misconfigured>(), "{error}");
 }
