@@ -3,6 +3,7 @@
 //! the last good one in force.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use http::HeaderValue;
 use spillway_runtime::settings::Secret;
@@ -44,6 +45,12 @@ impl Credential {
     pub fn token(&self) -> Secret {
         let in_file = self.file.as_ref().and_then(WatchedFile::current);
         in_file.map_or_else(|| self.first.clone(), |token| (*token).clone())
+    }
+
+    /// Tells when the file holds another token; `None` if there is no file.
+    #[must_use]
+    pub fn changes(&self) -> Option<watch::Receiver<Option<Arc<Secret>>>> {
+        self.file.as_ref().map(WatchedFile::subscribe)
     }
 
     /// As a request carries it.

@@ -11,6 +11,8 @@ use bytes::Bytes;
 use spillway_proto::kafka_record::Lane;
 use spillway_proto::verdict::{Outcome, RejectedBatch};
 use spillway_runtime::outside;
+use spillway_runtime::settings::Secret;
+use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
@@ -32,6 +34,7 @@ pub struct Carrier {
     pub api: IngestApi,
     s3: Option<S3Park>,
     route: Mutex<Route>,
+    tokens: Option<Mutex<watch::Receiver<Option<Arc<Secret>>>>>,
     pub pace: Mutex<Pace>,
     pub quarantine: Arc<Mutex<Quarantine>>,
     warmth: Warmth,
@@ -52,6 +55,7 @@ impl Carrier {
         let opening = outside::blocking(move || Quarantine::open(folder, log, metrics));
         let quarantine = Arc::new(Mutex::new(opening.await?));
         Ok(Self {
+            tokens: parts.credential.changes().map(Mutex::new),
             route: Mutex::new(Route::new(rules(&settings, s3.is_some()))),
             pace: Mutex::new(Pace::new(settings.deliver.backlog_rate, 0)),
             quarantine,
@@ -80,6 +84,12 @@ impl Carrier {
     }
 
     pub fn way(&self, urgent: bool) -> Way {
+        if let Some(tokens) = &self.tokens
+            && lock(tokens).has_changed().unwrap_or(false)
+        {
+            lock(tokens).mark_unchanged();
+            self.route().new_token();
+        }
         let fill = self.parts.spool.totals().fill();
         let way = self.route().way(self.now_ms(), Pressure { fill, urgent });
         self.show_route();

@@ -197,6 +197,15 @@ impl Route {
         }
     }
 
+    /// There is another token: what was said of the one before counts no more, and the API is asked
+    /// at once.
+    pub fn new_token(&mut self) {
+        if self.denied {
+            (self.denied, self.revoked, self.parked_while_denied) = (false, false, 0);
+            (self.retry, self.probe) = (Pause::default(), Pause::default());
+        }
+    }
+
     /// There was nothing to probe with; the next one may.
     pub fn not_probed(&mut self) {
         self.probing_until_ms = None;

@@ -181,6 +181,22 @@ fn a_revoked_token_parks_nothing_and_probes_go_on() {
 }
 
 #[test]
+fn another_token_is_tried_at_once_and_after_other_failures_changes_nothing() {
+    let mut route = Route::new(RULES);
+    route.heard(0, Heard::Denied { revoked: true }, 0.0);
+    assert_eq!(route.way(60_000, CALM), Way::Probe);
+    route.heard(60_000, Heard::Denied { revoked: true }, 0.0);
+    assert_eq!(route.way(60_001, CALM), Way::Wait { until_ms: 65_000 });
+    route.new_token();
+    assert!(!route.denied());
+    assert_eq!(route.way(60_002, CALM), Way::Probe);
+    route.heard(60_003, FAILED, 0.0);
+    let before = route.way(60_004, CALM);
+    route.new_token();
+    assert_eq!(route.way(60_004, CALM), before);
+}
+
+#[test]
 fn a_refused_token_parks_up_to_its_cap_and_then_holds() {
     let mut route = Route::new(RULES);
     route.heard(0, Heard::Denied { revoked: false }, 0.0);
