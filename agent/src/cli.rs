@@ -41,7 +41,7 @@ pub fn program(version: &'static str) -> Program<Settings> {
     Program::new(version)
         .command(convert::command(), |invocation| convert::run(&invocation.matches))
         .command(test, |invocation| on_a_runtime(test_inputs(invocation.settings)))
-        .command(status, |invocation| show_status(&invocation))
+        .looking(status, |invocation| show_status(&invocation))
         .command(doctor, |invocation| on_a_runtime(doctor::run(invocation.settings)))
 }
 

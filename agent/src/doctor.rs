@@ -165,7 +165,8 @@ async fn api(settings: &Settings, endpoint: &str) -> Vec<Finding> {
     let answer = match probe::probe_api(settings, endpoint).await {
         Ok(answer) => answer,
         Err(cause) => {
-            let fix = "check TLS (deliver.ca_file), the proxy, and that this is an ingest-api";
+            let fix = "check TLS (deliver.ca_file; deliver.client_certificate_file if the API asks \
+                       for one), the proxy, and that this is an ingest-api";
             return vec![Finding::broken(format!("{endpoint}: {}", chain(&cause)), fix)];
         }
     };

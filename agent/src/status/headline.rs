@@ -35,7 +35,8 @@ pub fn of(status: &Status) -> (Mood, String) {
         return said(
             Mood::Broken,
             "the API refuses this agent's token; what is measured waits here.\n  fix: make a new \
-             one with `spillway token create`, put it into agent.token_file, restart the agent",
+             one with `spillway token create` and put it into agent.token_file; under systemd, \
+             which hands over a copy at the start, then restart the agent",
         );
     }
     let percent = fill_percent(status);

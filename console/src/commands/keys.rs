@@ -69,14 +69,17 @@ fn write_private(path: &Path, text: &str) -> std::io::Result<()> {
     file.sync_all()
 }
 
+/// Where docs/install-agent.md has the secret of the agents' S3 key.
+const S3_SECRET_FILE: &str = "/etc/spillway/agent.s3";
+
 /// The block that an agent's settings need to park in S3.
 pub fn agent_toml(desk: &Desk, key: &PublicKey) -> String {
     let s3 = &desk.settings.s3;
     format!(
         "[spill]\nenabled = true\nendpoint = {:?}\nbucket = {:?}\nregion = {:?}\n\
          public_key = \"{}\"\nkey_id = \"{}\"\n\
-         # Of a key that may only put objects under spill/, and a file with its secret:\n\
-         access_key = \"\"\nsecret_key_file = \"\"",
+         # Of a key that may only put objects under spill/; its secret alone in the file, 0600:\n\
+         access_key = \"\"\nsecret_key_file = {S3_SECRET_FILE:?}",
         s3.endpoint,
         s3.bucket,
         s3.region,

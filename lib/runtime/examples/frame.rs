@@ -2,9 +2,10 @@
 
 use std::process::ExitCode;
 
+use clap::Command;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use spillway_runtime::program::{Context, Drained, Misconfigured, RunError};
+use spillway_runtime::program::{Context, Drained, Invocation, Misconfigured, Program, RunError};
 use spillway_runtime::settings::{
     AdminSettings, LogSettings, Problem, Process, Secret, Settings, ShutdownSettings,
 };
@@ -76,5 +77,10 @@ async fn run(settings: Example, mut context: Context) -> Result<Drained, RunErro
 }
 
 fn main() -> ExitCode {
-    spillway_runtime::program::main("1.2.3", run)
+    let look = Command::new("look").about("Looks at a running program");
+    let look_at = |told: Invocation<Example>| {
+        println!("number {}", told.settings.number);
+        ExitCode::SUCCESS
+    };
+    Program::<Example>::new("1.2.3").looking(look, look_at).run(run)
 }

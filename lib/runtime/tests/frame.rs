@@ -70,6 +70,14 @@ fn config_check_tells_all_problems_and_exits_78() {
 }
 
 #[test]
+fn who_only_looks_needs_no_sound_settings() {
+    let (code, out, errors) = output(&["look"], &[("SPILLWAY__NUMBER", "100")]);
+    assert_eq!((code, out.trim()), (0, "number 100"), "{errors}");
+    let (code, _, errors) = output(&["look"], &[("SPILLWAY__NUMBER", "many")]);
+    assert_eq!(code, 78, "what has not its type is nothing to go by: {errors}");
+}
+
+#[test]
 fn a_program_refuses_to_run_with_wrong_settings_or_a_misfit_outside() {
     let (code, _, errors) = output(&[], &[("SPILLWAY__END", "soon")]);
     assert_eq!(code, 78, "{errors}");

@@ -23,7 +23,15 @@ type Handler<T> = Box<dyn FnOnce(Invocation<T>) -> ExitCode>;
 /// A program before it runs.
 pub struct Program<T> {
     version: &'static str,
-    own: Vec<(Command, Handler<T>)>,
+    own: Vec<Own<T>>,
+}
+
+/// A subcommand of the program's own.
+struct Own<T> {
+    command: Command,
+    handler: Handler<T>,
+    /// Whether it does its work only under settings that are sound.
+    checked: bool,
 }
 
 impl<T: Settings> Program<T> {
@@ -38,7 +46,19 @@ impl<T: Settings> Program<T> {
         command: Command,
         handler: impl FnOnce(Invocation<T>) -> ExitCode + 'static,
     ) -> Self {
-        self.own.push((command, Box::new(handler)));
+        self.own.push(Own { command, handler: Box::new(handler), checked: true });
+        self
+    }
+
+    /// Adds a subcommand that only looks at a running program: it is called with settings as they
+    /// are, and may be run by somebody who can't read the program's secrets.
+    #[must_use]
+    pub fn looking(
+        mut self,
+        command: Command,
+        handler: impl FnOnce(Invocation<T>) -> ExitCode + 'static,
+    ) -> Self {
+        self.own.push(Own { command, handler: Box::new(handler), checked: false });
         self
     }
 
@@ -65,7 +85,12 @@ impl<T: Settings> Program<T> {
             }
             _ => {}
         }
-        let loaded: T = match settings::load(config_path.as_deref()) {
+        let own = self.own.iter().find(|own| own.command.get_name() == name);
+        let load = match own.is_none_or(|own| own.checked) {
+            true => settings::load::<T>,
+            false => settings::load_unchecked::<T>,
+        };
+        let loaded: T = match load(config_path.as_deref()) {
             Ok(loaded) => loaded,
             Err(errors) => {
                 eprintln!("{errors}");
@@ -79,8 +104,8 @@ impl<T: Settings> Program<T> {
             _ => {
                 let invocation = Invocation { settings: loaded, config_path, matches: inner };
                 let mut own = self.own.into_iter();
-                match own.find(|(command, _)| command.get_name() == name) {
-                    Some((_, handler)) => handler(invocation),
+                match own.find(|own| own.command.get_name() == name) {
+                    Some(own) => (own.handler)(invocation),
                     None => ExitCode::from(EXIT_USAGE),
                 }
             }
@@ -112,7 +137,7 @@ impl<T: Settings> Program<T> {
             .subcommand(Command::new("run").about("Runs the program; the default"))
             .subcommand(settings)
             .subcommand(Command::new("version").about("Prints the version"))
-            .subcommands(self.own.iter().map(|(command, _)| command.clone()))
+            .subcommands(self.own.iter().map(|own| own.command.clone()))
     }
 }
 

@@ -114,13 +114,31 @@ impl std::error::Error for SettingsErrors {}
 /// Reads `file` (none: defaults) and the process's environment, checks all of it, and returns
 /// either sound settings or every problem at once.
 pub fn load<T: Settings>(file: Option<&Path>) -> Result<T, SettingsErrors> {
-    let errors =
-        |problems| SettingsErrors { program: T::PROGRAM, file: file.map(Path::to_owned), problems };
-    let text = match file {
-        None => String::new(),
-        Some(path) => read_settings_file(path).map_err(|problem| errors(vec![problem]))?,
-    };
-    load_parts(&text, std::env::vars_os().filter_map(overlay::ours)).map_err(errors)
+    from_outside(file, load_parts)
+}
+
+/// As [`load`], for a command that only looks: what can be read counts, sound or not, and whoever
+/// runs it need not be able to read the program's secrets.
+pub fn load_unchecked<T: Settings>(file: Option<&Path>) -> Result<T, SettingsErrors> {
+    from_outside(file, |text, env| {
+        let (settings, problems) = parse_parts(text, env)?;
+        settings.ok_or(problems)
+    })
+}
+
+/// What `load` makes of the file's text and of the environment.
+fn from_outside<T: Settings>(
+    file: Option<&Path>,
+    load: impl FnOnce(&str, Vec<(String, String)>) -> Result<T, Vec<Problem>>,
+) -> Result<T, SettingsErrors> {
+    let env = || std::env::vars_os().filter_map(overlay::ours).collect();
+    let text = file.map_or(Ok(String::new()), read_settings_file).map_err(|problem| vec![problem]);
+    let loaded = text.and_then(|text| load(&text, env()));
+    loaded.map_err(|problems| SettingsErrors {
+        program: T::PROGRAM,
+        file: file.map(Path::to_owned),
+        problems,
+    })
 }
 
 /// As [`load`], from a text and a list of environment variables.
@@ -150,6 +168,19 @@ fn load_parts<T: Settings>(
     text: &str,
     env: impl IntoIterator<Item = (String, String)>,
 ) -> Result<T, Vec<Problem>> {
+    let (settings, mut problems) = parse_parts::<T>(text, env)?;
+    if let Some(settings) = &settings {
+        problems.extend(settings.process().validate());
+        problems.extend(settings.validate());
+    }
+    settings.filter(|_| problems.is_empty()).ok_or(problems)
+}
+
+/// The settings, if every value has its type, and what is wrong with names and types.
+fn parse_parts<T: Settings>(
+    text: &str,
+    env: impl IntoIterator<Item = (String, String)>,
+) -> Result<(Option<T>, Vec<Problem>), Vec<Problem>> {
     let schema = shape::schema_of::<T>();
     let mut table: toml::Table =
         text.parse().map_err(|error: toml::de::Error| vec![not_toml(text, &error)])?;
@@ -157,16 +188,12 @@ fn load_parts<T: Settings>(
     problems.extend(overlay::apply(&mut table, &schema, env));
     shape::prune_unknown(&mut table, &schema);
     match T::deserialize(toml::Value::Table(table.clone())) {
-        Ok(settings) => {
-            problems.extend(settings.process().validate());
-            problems.extend(settings.validate());
-            if problems.is_empty() {
-                return Ok(settings);
-            }
+        Ok(settings) => Ok((Some(settings), problems)),
+        Err(error) => {
+            problems.extend(shape::wrong_values::<T>(&table, &schema, &error));
+            Ok((None, problems))
         }
-        Err(error) => problems.extend(shape::wrong_values::<T>(&table, &schema, &error)),
     }
-    Err(problems)
 }
 
 fn not_toml(text: &str, error: &toml::de::Error) -> Problem {

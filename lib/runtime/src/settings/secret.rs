@@ -41,6 +41,9 @@ impl Secret {
     }
 
     fn from_file(path: &Path) -> Result<Secret, SecretFileError> {
+        if path.as_os_str().is_empty() {
+            return Err(SecretFileError::Unnamed);
+        }
         let unreadable = |cause| SecretFileError::Unreadable { path: path.to_owned(), cause };
         let file = std::fs::File::open(path).map_err(unreadable)?;
         let mut text = Zeroizing::new(String::new());
@@ -60,6 +63,8 @@ impl Secret {
 /// Why a `*_file` option gave no secret.
 #[derive(Debug, thiserror::Error)]
 pub enum SecretFileError {
+    #[error("names no file: give it a path, or leave it out")]
+    Unnamed,
     #[error("the secret file {} cannot be read: {cause}", path.display())]
     Unreadable { path: PathBuf, cause: std::io::Error },
     #[error("the secret file {} is empty", .0.display())]
@@ -129,6 +134,8 @@ mod tests {
         std::fs::write(&path, "\n").unwrap();
         let error = Secret::default().resolve(Some(&path)).unwrap_err();
         assert!(matches!(error, SecretFileError::Empty(_)));
+        let error = Secret::default().resolve(Some(Path::new(""))).unwrap_err();
+        assert!(matches!(error, SecretFileError::Unnamed));
         let inline = Secret::new("x").resolve(Some(Path::new("/nowhere")));
         assert_eq!(inline.unwrap().reveal(), "x");
     }
