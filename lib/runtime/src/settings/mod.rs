@@ -117,12 +117,12 @@ pub fn load<T: Settings>(file: Option<&Path>) -> Result<T, SettingsErrors> {
     from_outside(file, load_parts)
 }
 
-/// As [`load`], for a command that only looks: what can be read counts, sound or not, and whoever
-/// runs it need not be able to read the program's secrets.
+/// As [`load`], for a command that only looks: names and types count, whether the values are sound
+/// does not, so whoever runs it need not be able to read the program's secrets.
 pub fn load_unchecked<T: Settings>(file: Option<&Path>) -> Result<T, SettingsErrors> {
     from_outside(file, |text, env| {
         let (settings, problems) = parse_parts(text, env)?;
-        settings.ok_or(problems)
+        settings.filter(|_| problems.is_empty()).ok_or(problems)
     })
 }
 
