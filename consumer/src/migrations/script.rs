@@ -6,6 +6,17 @@
 const ONE_VALUE: &str = "CAST(NULLIF(TRIM(BOTH '\"' FROM REPLACE(REPLACE(\
     SUBSTRING_INDEX(p.vals, ',', -1), '[', ''), ']', '')), 'null') AS DOUBLE)";
 
+/// Where a gap begins, as far as it is known; one of more batches than this is not reckoned back.
+/// Signed before anything is taken away, and bounded before it is multiplied: both would be errors.
+const GAP_BEGINS: &str = "COALESCE(CAST(g.from_ts AS SIGNED), \
+    GREATEST(CAST(g.to_ts AS SIGNED) \
+      - 10 * CAST(LEAST(g.last_seq - g.first_seq + 2, 100000000) AS SIGNED), 0), \
+    CAST(e.first_applied_at DIV 1000 AS SIGNED))";
+
+/// Where it ends.
+const GAP_ENDS: &str = "COALESCE(CAST(g.to_ts AS SIGNED), \
+    CAST(e.successor_at DIV 1000 AS SIGNED), CAST(e.last_applied_at DIV 1000 AS SIGNED))";
+
 /// `{name:column}` and what it stands for, with `$` for the column. None depends on the session's
 /// time zone, and all are in MySQL 8.0 and MariaDB 10.11 alike.
 const OF_COLUMN: [(&str, &str); 4] = [
@@ -29,7 +40,10 @@ const OF_COLUMN: [(&str, &str); 4] = [
 
 /// The text with every named expression but the partitions put in.
 pub(super) fn expand(text: &str) -> String {
-    let mut text = text.replace("{one_value}", ONE_VALUE);
+    let whole =
+        [("{one_value}", ONE_VALUE), ("{gap_begins}", GAP_BEGINS), ("{gap_ends}", GAP_ENDS)];
+    let put_in = |text: String, (name, expression): (&str, &str)| text.replace(name, expression);
+    let mut text = whole.into_iter().fold(text.to_owned(), put_in);
     for (open, expression) in OF_COLUMN {
         while let Some((before, rest)) = text.split_once(open) {
             let (column, after) = rest.split_once('}').unwrap_or((rest, ""));

@@ -93,16 +93,14 @@ WHERE r.name = SUBSTRING_INDEX(USER(), '@', 1);
 -- `missing` is late until the epoch's last seq is known (from its successor or its own closing
 -- record) and the longest life of a batch in spool and S3 has passed since then. An epoch that fell
 -- silent without either has a tail of unknown length: last_seq is NULL, and it reaches until now.
--- A gap's times are the windows beside it. Where a side has none, a time of arrival stands in, and
--- may lie beyond the other side: the earlier one begins the gap.
+-- A gap's times are the windows beside it. Where the one before is not known, as many windows as
+-- there are batches are taken for it; where that says nothing either, times of arrival stand in, and
+-- may lie the wrong way round.
 CREATE OR REPLACE SQL SECURITY DEFINER VIEW spillway.gaps AS
 SELECT
   e.environment, e.host, {uuid:g.agent_id} AS agent_id, {uuid:g.epoch} AS epoch,
   g.first_seq, g.last_seq,
-  CAST(LEAST(COALESCE(g.from_ts, e.first_applied_at DIV 1000),
-    COALESCE(g.to_ts, e.successor_at DIV 1000, e.last_applied_at DIV 1000)) AS SIGNED) AS from_ts,
-  CAST(GREATEST(COALESCE(g.from_ts, e.first_applied_at DIV 1000),
-    COALESCE(g.to_ts, e.successor_at DIV 1000, e.last_applied_at DIV 1000)) AS SIGNED) AS to_ts,
+  LEAST({gap_begins}, {gap_ends}) AS from_ts, GREATEST({gap_begins}, {gap_ends}) AS to_ts,
   CASE
     WHEN g.cause = 'declared' THEN 'declared'
     WHEN g.cause = 'quarantined' THEN 'quarantined'

@@ -146,14 +146,28 @@ async fn gaps_are_late_lost_declared_quarantined_or_of_unknown_length() {
         gap('3', 11, None, "unknown_tail"),
     ];
     assert_eq!(gaps, expected);
+}
+
+#[tokio::test]
+async fn a_gap_lies_beside_what_came_after_it_and_never_the_wrong_way_round() {
+    let mut server = filled().await;
     // Windows may be older than the first arrival, as they are after an outage.
-    for side in ["from_ts = NULL, to_ts = 60", "from_ts = 4294967295, to_ts = NULL"] {
+    for (side, times) in [
+        ("from_ts = NULL, to_ts = 1000, last_seq = first_seq + 7", (910, 1_000)),
+        ("from_ts = NULL, to_ts = 60, last_seq = first_seq + 4611686018427387000", (0, 60)),
+        ("from_ts = 30, to_ts = 60", (30, 60)),
+    ] {
         let known = format!("UPDATE spillway_store.ledger_gaps SET {side}");
         sqlx::raw_sql(&known).execute(&mut server.conn).await.unwrap();
-        let turned = "SELECT COUNT(*) FROM spillway.gaps WHERE from_ts > to_ts OR from_ts IS NULL";
-        let turned: i64 = sqlx::query_scalar(turned).fetch_one(&mut server.conn).await.unwrap();
-        assert_eq!(turned, 0, "{side}");
+        let told = "SELECT MIN(from_ts), MAX(to_ts) FROM spillway.gaps WHERE last_seq IS NOT NULL";
+        let told: (i64, i64) = sqlx::query_as(told).fetch_one(&mut server.conn).await.unwrap();
+        assert_eq!(told, times, "{side}");
     }
+    let known = "UPDATE spillway_store.ledger_gaps SET from_ts = 4294967295, to_ts = NULL";
+    sqlx::raw_sql(known).execute(&mut server.conn).await.unwrap();
+    let turned = "SELECT COUNT(*) FROM spillway.gaps WHERE from_ts > to_ts";
+    let turned: i64 = sqlx::query_scalar(turned).fetch_one(&mut server.conn).await.unwrap();
+    assert_eq!(turned, 0);
 }
 
 #[tokio::test]
