@@ -122,14 +122,17 @@ async fn open(
         let elsewhere = deliver::quarantined(&quarantine(&settings));
         let opened = Spool::open(&settings, &settings.spool_dir(), &metrics, &elsewhere);
         let Opened { spool, found } = opened?;
+        let totals = spool.totals();
+        metrics.found(totals.batches, totals.points);
         let binding = Binding {
             environment: settings.agent.environment.clone(),
             host: settings.agent.host.clone(),
         };
         let state_dir = &settings.agent.state_dir;
-        let identity = Identity::open(state_dir, binding, &found.highest_seq, metrics)?;
+        let identity = Identity::open(state_dir, binding, &found.highest_seq, metrics.clone())?;
         for damaged in found.damaged {
             // Unnoted, it is told by this run, and found again by the next one.
+            metrics.found(damaged.last_seq - damaged.first_seq + 1, damaged.points);
             identity.gone(&damaged);
         }
         Ok::<_, RunError>((spool, Arc::new(identity)))

@@ -1,6 +1,6 @@
 //! What the agent counts of itself. Conservation can be computed from these alone:
-//! emitted = acked + parked + declared + in the spool + in quarantine (less what a start found in
-//! these two), in batches and in points. What is in flight is in the spool as well.
+//! emitted + found = acked + parked + declared + in the spool + in quarantine, in batches and in
+//! points. What is in flight is in the spool as well.
 
 use std::sync::atomic::AtomicU64;
 
@@ -54,6 +54,8 @@ pub struct Metrics {
     // assemble and identity
     pub batches_emitted: Counter,
     pub points_emitted: Counter,
+    pub batches_found: Counter,
+    pub points_found: Counter,
     pub windows_late: Counter,
     pub points_dropped: Family<Reason, Counter>,
     pub epochs: Family<Reason, Counter>,
@@ -103,6 +105,12 @@ impl Metrics {
         metrics
     }
 
+    /// What an earlier life left here.
+    pub fn found(&self, batches: u64, points: u64) {
+        self.batches_found.inc_by(batches);
+        self.points_found.inc_by(points);
+    }
+
     /// Handles that nobody scrapes.
     #[must_use]
     pub fn for_tests() -> Self {
@@ -144,6 +152,12 @@ impl Metrics {
         let r = registry;
         r.register("batches_emitted", "Batches given a seq", self.batches_emitted.clone());
         r.register("points_emitted", "Points in batches given a seq", self.points_emitted.clone());
+        r.register(
+            "batches_found",
+            "Batches of an earlier life, found in the spool or in quarantine",
+            self.batches_found.clone(),
+        );
+        r.register("points_found", "Points of those", self.points_found.clone());
         r.register(
             "windows_late",
             "Windows cut later than they should have been (the host slept or was overloaded)",

@@ -22,7 +22,7 @@ use crate::private_keys::KeyFolder;
 use crate::quarantine::{QuarantineError, Verdict, quarantine};
 use crate::republish::{Published, RepublishError, Way, republish};
 use crate::retire;
-use crate::unseal::{Opened, Unfit, entitle, unseal};
+use crate::unseal::{Opened, Unfit, contents, entitle, unseal};
 
 /// Objects that are opened and judged at once; each keeps a processor busy, and holds a decoder.
 pub const OPENED_AT_ONCE_MAX: usize = 4;
@@ -130,12 +130,26 @@ pub async fn travel(parts: &Parts, errand: &Errand) -> Ended {
     parts.metrics.bytes_fetched.inc_by(bytes.len() as u64);
     match open(parts, object, &bytes).await {
         Ok(Ok(opened)) => deliver(parts, claim, object, &bytes, opened).await,
-        Ok(Err(unfit)) if unfit.may_heal() && is_young(parts, object) => {
-            Ended::Postponed(Postponed::TooYoung(unfit))
+        Ok(Err(refused)) if refused.unfit.may_heal() && is_young(parts, object) => {
+            Ended::Postponed(Postponed::TooYoung(refused.unfit))
         }
-        Ok(Err(unfit)) => set_aside(parts, object, Some(&bytes), &unfit, 0).await,
+        Ok(Err(Refused { unfit, batches, points })) => {
+            let ended = set_aside(parts, object, Some(&bytes), &unfit, 0).await;
+            if matches!(ended, Ended::Quarantined) {
+                parts.metrics.batches_quarantined.inc_by(batches as u64);
+                parts.metrics.points_quarantined.inc_by(points as u64);
+            }
+            ended
+        }
         Err(postponed) => Ended::Postponed(postponed),
     }
+}
+
+/// A whole object that is not drained, and what it holds, as far as that can be seen.
+struct Refused {
+    unfit: Unfit,
+    batches: usize,
+    points: usize,
 }
 
 /// Opens and judges on a thread of its own: megabytes of AES and zstd are no work for the reactor.
@@ -143,7 +157,7 @@ async fn open(
     parts: &Parts,
     object: &Listed,
     bytes: &Bytes,
-) -> Result<Result<Opened, Unfit>, Postponed> {
+) -> Result<Result<Opened, Refused>, Postponed> {
     let tokens = parts.tokens.current().map_err(|_| Postponed::NoTokens)?;
     let arrived = Timestamp::from_millisecond(object.modified_ms).unwrap_or(Timestamp::MIN);
     let (keys, key, bytes) = (parts.keys.clone(), object.key.clone(), bytes.clone());
@@ -155,7 +169,12 @@ async fn open(
         {
             plain = unseal(&bytes, &key, &keys);
         }
-        entitle(&plain?, &tokens, arrived)
+        // What can't be opened holds nobody knows what: it is an object in the books, no batch.
+        let plain = plain.map_err(|unfit| Refused { unfit, batches: 0, points: 0 })?;
+        entitle(&plain, &tokens, arrived).map_err(|unfit| {
+            let (batches, points) = contents(&plain);
+            Refused { unfit, batches, points }
+        })
     };
     outside::blocking(judge).await.map_err(|_| Postponed::Ended)
 }

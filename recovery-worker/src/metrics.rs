@@ -91,10 +91,10 @@ impl Metrics {
         let help = "Points of the batches that Kafka acknowledged";
         registry.register("points_drained", help, points);
         let quarantined = self.batches_quarantined.clone();
-        let help = "Frames in quarantined objects that could be told apart but not published";
+        let help = "Batches in quarantined objects, as far as those could be opened";
         registry.register("batches_quarantined", help, quarantined);
         let quarantined = self.points_quarantined.clone();
-        registry.register("points_quarantined", "Points of those frames", quarantined);
+        registry.register("points_quarantined", "Points of those batches", quarantined);
         let fetched = self.bytes_fetched.clone();
         registry.register_with_unit("fetched", "Bytes of objects read", Unit::Bytes, fetched);
         let errors = self.s3_errors.clone();

@@ -156,6 +156,17 @@ pub fn entitle(plain: &Bytes, tokens: &Tokens, arrived: Timestamp) -> Result<Ope
     Ok(opened)
 }
 
+/// Batches and points in an opened object, as its frames' headers state: of what goes to
+/// quarantine whole.
+#[must_use]
+pub fn contents(plain: &Bytes) -> (usize, usize) {
+    let Ok(payload) = Payload::parse(plain) else { return (0, 0) };
+    let frames = frame::split(&plain.slice_ref(payload.frames));
+    let points =
+        |frame: &Result<Bytes, FrameError>| frame.as_deref().map_or(0, frame::points_claimed);
+    (frames.len(), frames.iter().map(points).sum())
+}
+
 fn verify(
     decoder: &mut Decoder,
     index: usize,

@@ -70,9 +70,16 @@ async fn who_is_not_entitled_is_set_aside_with_the_reason() {
         ("token-not-yet-valid", future),
     ];
     let worker = rig.worker();
+    let objects = cases.len() as u64;
     for (reason, token) in cases {
-        ends_in_quarantine(&rig, reason, |key| rig.sealer.seal(key, &token, &[frame(1)])).await;
+        let frames = [frame(1), frame(2)];
+        ends_in_quarantine(&rig, reason, |key| rig.sealer.seal(key, &token, &frames)).await;
     }
+    let points = spillway_proto::frame::points_claimed(&frame(1)) as u64;
+    let counted =
+        || (worker.metrics.batches_quarantined.get(), worker.metrics.points_quarantined.get());
+    let all = (objects * 2, objects * 2 * points);
+    until("what they hold is counted", async || counted() == all).await;
     assert!(rig.kafka.records().await.is_empty());
     assert_eq!(worker.stop().await, 0);
 }

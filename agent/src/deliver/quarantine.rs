@@ -131,6 +131,9 @@ impl Quarantine {
         });
         match read {
             Ok(note) => {
+                if !note.declared && !self.notes.contains_key(&name) {
+                    self.metrics.found(1, note.points);
+                }
                 self.notes.entry(name).or_insert(note);
                 true
             }
@@ -138,6 +141,7 @@ impl Quarantine {
                 tracing::error!(id = ?name, "a batch in quarantine is damaged, frame and note");
                 let named = self.log.given_up(&name.given_up()).is_ok();
                 if named {
+                    self.metrics.found(1, 0);
                     self.leftovers.insert(name);
                 }
                 named

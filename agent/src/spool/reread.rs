@@ -70,6 +70,7 @@ impl<D: Disk> Store<D> {
         }
         self.metrics.spool_late_batches.inc_by(waiting.len() as u64);
         for found in waiting.iter().rev() {
+            self.metrics.found(1, found.header.points.into());
             let entry = self.recovered_entry(found);
             let _serial: Serial = self.index.insert(entry);
             if let Some(segment) = self.segments.get_mut(&found.segment) {
@@ -91,6 +92,9 @@ impl<D: Disk> Store<D> {
             let named = log.given_up(&lost).is_ok();
             metrics.spool_damaged_records.inc_by(u64::from(named));
             metrics.spool_late_batches.inc_by(u64::from(named));
+            if named {
+                metrics.found(1, lost.points);
+            }
             !named
         });
         if self.doubtful.is_empty() {

@@ -123,14 +123,15 @@ pub type Balance = fn(&Metrics, &str) -> (f64, f64);
 /// What is counted in each.
 pub const UNITS: [&str; 2] = ["batches", "points"];
 
-/// One agent's own equation: emitted = acked + parked + given up + in the spool + in quarantine.
+/// One agent's own equation: emitted + found at its start = acked + parked + given up + in the spool
+/// + in quarantine. What an earlier life numbered and lost is given up by this one as well.
 #[must_use]
 pub fn agent_balance(metrics: &Metrics, unit: &str) -> (f64, f64) {
     let sum = |name: String| metrics.sum(&format!("spillway_agent_{name}"));
     let gone = ["acked", "parked", "declared"].map(|fate| sum(format!("{unit}_{fate}_total")));
     let kept = ["spool", "quarantine"].map(|place| sum(format!("{place}_{unit}")));
-    let emitted = sum(format!("{unit}_emitted_total"));
-    (emitted, gone.iter().chain(&kept).sum())
+    let came = ["emitted", "found"].map(|source| sum(format!("{unit}_{source}_total")));
+    (came.iter().sum(), gone.iter().chain(&kept).sum())
 }
 
 /// One consumer's own equation: received = applied + duplicate + quarantined + dropped + in flight,

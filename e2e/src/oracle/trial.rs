@@ -268,7 +268,7 @@ impl Trial {
             processes.into_iter().find(|process| process.name == name).and_then(|p| p.pid)
         };
         for Agent { name, pid, .. } in &self.agents {
-            // Of an earlier life it has a spool, and no counters.
+            // What an earlier life numbered and lost, this one gives up without having counted it.
             let lived_on = pid_of(name) == *pid;
             let holds = |came, gone| if lived_on { came == gone } else { came <= gone };
             self.balance(name, agent_balance, holds, &mut unbalanced).await;

@@ -18,6 +18,7 @@ async fn an_agent_killed_with_a_full_spool_sends_it_all_and_reuses_no_seq() {
     let given = rig.metrics("killed-agent").await.sum("spillway_agent_batches_emitted_total");
     rig.stack.kill("killed-agent").await.expect("it runs");
     rig.stack.start_process("killed-agent").await.expect("it opens its spool");
+    rig.until("killed-agent", "spillway_agent_batches_found_total", |found| found >= 2.0).await;
     rig.until("killed-agent", "spillway_agent_spool_batches", |held| held >= 2.0).await;
     rig.stack.start_process("s3").await.expect("it comes back");
     rig.stack.start_process("ingest-api-0").await.expect("it comes back");

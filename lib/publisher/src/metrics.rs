@@ -20,6 +20,7 @@ const ACK_BUCKETS_S: [f64; 12] =
 pub(crate) struct Metrics {
     pub joins: Counter,
     pub records_published: Counter,
+    pub points_published: Counter,
     failures: Family<Failure, Counter>,
     ack: Histogram,
     pub queue_records: Gauge,
@@ -40,6 +41,7 @@ impl Metrics {
         let metrics = Self {
             joins: Counter::default(),
             records_published: Counter::default(),
+            points_published: Counter::default(),
             failures: Family::default(),
             ack: Histogram::new(ACK_BUCKETS_S),
             queue_records: Gauge::default(),
@@ -63,6 +65,11 @@ impl Metrics {
             "records_published",
             "Records that Kafka acknowledged",
             self.records_published.clone(),
+        );
+        to.register(
+            "points_published",
+            "Points of those records, as their frames' headers state",
+            self.points_published.clone(),
         );
         to.register(
             "records_failed",
@@ -98,11 +105,13 @@ impl Metrics {
         );
     }
 
-    pub fn landed(&self, outcome: Outcome, after: Duration) {
+    /// A delivery report of a record with `points`.
+    pub fn landed(&self, outcome: Outcome, points: usize, after: Duration) {
         self.ack.observe(after.as_secs_f64());
         let outcome = match outcome {
             Outcome::Done { .. } => {
                 self.records_published.inc();
+                self.points_published.inc_by(points as u64);
                 return;
             }
             Outcome::Refused(_) => "refused",

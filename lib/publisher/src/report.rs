@@ -5,13 +5,13 @@
 use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
 
-use rdkafka::ClientContext;
-use rdkafka::Statistics;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::KafkaError;
 use rdkafka::message::DeliveryResult;
 use rdkafka::producer::ProducerContext;
 use rdkafka::types::RDKafkaErrorCode;
+use rdkafka::{ClientContext, Message, Statistics};
+use spillway_proto::frame::points_claimed;
 use tokio::time::Instant;
 
 use crate::in_flight::{Delivery, InFlight};
@@ -70,7 +70,10 @@ impl ProducerContext for Context {
         let (topic, bytes) = (delivery.topic, delivery.bytes);
         let outcome = outcome::of_report(report, topic, bytes, reports.batch_bytes_max);
         let now = Instant::now();
-        reports.metrics.landed(outcome, now.saturating_duration_since(delivery.queued_at));
+        let payload = report.as_ref().ok().and_then(Message::payload);
+        let points = payload.map_or(0, points_claimed);
+        let after = now.saturating_duration_since(delivery.queued_at);
+        reports.metrics.landed(outcome, points, after);
         if let Err((error, _)) = report
             && !outcome.is_done()
             && let Some(held_back) = reports.failures.pass()

@@ -52,7 +52,9 @@ fn what_is_refused_twice_is_declared_and_kept_as_evidence() {
     let waiting =
         |of: &Quarantine| (of.metrics.quarantine_batches.get(), of.metrics.quarantine_points.get());
     assert_eq!(waiting(&quarantine), (1, 3));
-    assert_eq!(waiting(&open(&dir).0), (1, 3), "after a restart too");
+    let restarted = open(&dir).0;
+    assert_eq!(waiting(&restarted), (1, 3), "after a restart too");
+    assert_eq!(restarted.metrics.points_found.get(), 3);
     let due = quarantine.due(HOUR_MS, HOUR_MS).unwrap();
     quarantine.declare(&due);
     assert_eq!(waiting(&quarantine), (0, 0));

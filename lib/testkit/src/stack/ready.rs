@@ -14,7 +14,7 @@ use crate::process::Process;
 use crate::{http, redis, s3_server};
 
 /// A loaded two-core machine may take its time to start a JVM; more than this is a failure.
-pub const READY_DEADLINE: Duration = Duration::from_secs(120);
+pub const READY_DEADLINE: Duration = Duration::from_secs(300);
 const QUESTION_DEADLINE: Duration = Duration::from_secs(5);
 const PAUSE: Duration = Duration::from_millis(50);
 
