@@ -123,8 +123,8 @@ pub type Balance = fn(&Metrics, &str) -> (f64, f64);
 /// What is counted in each.
 pub const UNITS: [&str; 2] = ["batches", "points"];
 
-/// One agent's own equation: emitted + found at its start = acked + parked + given up + in the spool
-/// + in quarantine. What an earlier life numbered and lost is given up by this one as well.
+/// One agent's own equation: emitted + found at its start = acked + parked + given up + in the
+/// spool + in quarantine. What an earlier life numbered and lost is given up by this one as well.
 #[must_use]
 pub fn agent_balance(metrics: &Metrics, unit: &str) -> (f64, f64) {
     let sum = |name: String| metrics.sum(&format!("spillway_agent_{name}"));
