@@ -98,6 +98,11 @@ fn keeping(flow: &Flow<'_>, snapshot: &Snapshot) -> Component {
     component
 }
 
+/// Redis as those who write to it say; where none of them uses it, it is not missed.
+pub fn redis_is_down(deep: &Deep) -> bool {
+    of_dependency(Part::Storing, deep, |name| name == "redis").condition == Condition::Down
+}
+
 /// A part that is our own programs.
 fn of_programs(part: Part, snapshot: &Snapshot) -> Component {
     let ours: Vec<_> =

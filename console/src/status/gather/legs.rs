@@ -72,6 +72,10 @@ const LEGS: [Leg; 6] = [
 
 pub fn hops(flow: &Flow<'_>, snapshot: &Snapshot) -> Vec<Hop> {
     let mut hops: Vec<Hop> = LEGS.iter().map(|leg| hop(flow, leg)).collect();
+    if let Some(drained) = hops.iter_mut().find(|hop| hop.key == "drained") {
+        let awaiting = flow.sum("spillway_recovery_objects_awaiting").unwrap_or(0.0);
+        drained.unsent = drained.held.map(|held| (held - awaiting).max(0.0));
+    }
     if let Some(last) = hops.last_mut() {
         waiting_in_kafka(last, &snapshot.shards);
     }
