@@ -1,5 +1,5 @@
-//! Environments that send nothing now, as a shard tells of them: some may send again, some said that
-//! they end, and of some no point was ever stored.
+//! Environments that send nothing now, as a shard tells of them: some may send again, some said
+//! that they end, and of some no point was ever stored.
 
 use serde_json::Value as Json;
 use sqlx::{Executor, MySqlConnection};
