@@ -189,6 +189,21 @@ mod tests {
     }
 
     #[test]
+    fn redis_is_down_if_all_who_write_to_it_say_so_and_not_missed_where_nobody_does() {
+        let said = |states: &[(&str, &str)]| {
+            let mut said = deep(states);
+            for report in said.values_mut() {
+                let kafka = report.dependencies.remove("kafka").unwrap();
+                report.dependencies.insert("redis".to_owned(), kafka);
+            }
+            redis_is_down(&said)
+        };
+        assert!(said(&[("consumer-0", "failed"), ("consumer-1", "failed")]));
+        assert!(!said(&[("consumer-0", "failed"), ("consumer-1", "ok")]));
+        assert!(!said(&[]));
+    }
+
+    #[test]
     fn an_api_that_refuses_is_impaired_though_it_is_ready() {
         let page = |refused: u32| {
             let text = format!(

@@ -154,4 +154,19 @@ mod tests {
         assert_eq!(applied(vec![old]).held, None);
         assert_eq!(applied(Vec::new()).held, None, "no shard is known");
     }
+
+    #[test]
+    fn an_object_that_kafka_has_waits_to_be_deleted_and_is_not_on_its_way() {
+        let unsent = |text: &str| {
+            let now = BTreeMap::from([("recovery-worker-0".to_owned(), Readings::parse(text))]);
+            let flow = Flow { now: &now, before: None, seconds: 1.0 };
+            hops(&flow, &Snapshot::default()).into_iter().find(|h| h.key == "drained").unwrap()
+        };
+        let drained = unsent(
+            "spillway_recovery_objects_pending 5\nspillway_recovery_objects_awaiting 3\n\
+             spillway_recovery_oldest_object_seconds 70\n",
+        );
+        assert_eq!((drained.held, drained.unsent), (Some(5.0), Some(2.0)));
+        assert_eq!(unsent("").unsent, None, "nobody tells");
+    }
 }
