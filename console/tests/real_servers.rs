@@ -12,6 +12,7 @@ mod followed;
 mod grafana;
 mod live;
 mod mariadb;
+mod quiet;
 mod relocate;
 mod site;
 
@@ -164,6 +165,21 @@ async fn with_a_shard_down_the_answer_says_so_and_is_never_all_is_well() {
     assert_eq!((gaps.code, &gaps.json["complete"]), (2, &false.into()), "{gaps:?}");
     let note = gaps.json["notes"][0].to_string();
     assert!(note.contains("shard s0") && note.contains("is the server up"), "{note}");
+    stack.stop();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_environment_that_is_quiet_ended_or_without_a_point_is_told_as_that() {
+    let options = StackOptions {
+        servers_only: true,
+        database: Database::of_tests(),
+        ..StackOptions::default()
+    };
+    let mut stack = Stack::start(options).await.unwrap();
+    let site = site_on(&stack);
+    site.ok("migrate --yes");
+    site.ok("topics create --yes");
+    quiet::is_no_delay(&site, &mut root(&stack).await).await;
     stack.stop();
 }
 

@@ -6,6 +6,7 @@ pub mod metrics_text;
 pub mod component;
 pub mod gather;
 pub mod snapshot;
+pub mod verdict;
 
 pub mod history;
 pub mod incidents;

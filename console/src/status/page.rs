@@ -8,7 +8,7 @@ use super::component_rows::{self, ComponentRow};
 use super::history::History;
 use super::incidents::Incident;
 use super::pipeline::{self, Drawing};
-use super::snapshot::{EnvironmentState, ProgramState, Snapshot};
+use super::snapshot::{Arrival, EnvironmentState, ProgramState, Snapshot};
 use super::words;
 
 /// Closed incidents on the page; the feed has the same.
@@ -93,6 +93,8 @@ struct EnvironmentRow {
     href: String,
     tone: &'static str,
     state: &'static str,
+    /// What an operator may look for; empty where all is said.
+    hint: &'static str,
     hosts: String,
     newest: String,
     on_the_way: String,
@@ -171,12 +173,12 @@ pub fn fragment(frame: Frame<'_>, facts: Facts<'_>) -> Result<String, askama::Er
 }
 
 fn subline(snapshot: &Snapshot) -> String {
-    let newest = snapshot.environments.iter().map(|e| e.freshest_s).max();
-    match (newest, snapshot.is_delayed() || snapshot.is_cut()) {
+    match (snapshot.newest_s(), snapshot.is_delayed() || snapshot.is_cut()) {
         (None, _) if snapshot.is_unseen() => "MySQL can’t be asked what it has. What senders \
             bring is kept by agents, in S3 or in Kafka, and arrives by itself."
             .to_owned(),
-        (None, _) => "No data has arrived yet.".to_owned(),
+        (None, _) if snapshot.environments.is_empty() => "No data has arrived yet.".to_owned(),
+        (None, false) => "Of all that arrived no point is stored yet.".to_owned(),
         (Some(newest), false) => {
             let missing = match snapshot.given_up() {
                 0 => "nothing is missing".to_owned(),
@@ -184,23 +186,24 @@ fn subline(snapshot: &Snapshot) -> String {
                     format!("but agents gave up {}", words::of(given_up, "batch", "batches"))
                 }
             };
-            format!(
-                "The newest data is {} old. Nothing waits, {missing}.",
-                words::age(newest as f64)
-            )
+            let waits = match snapshot.hears_all() {
+                true => "Nothing waits",
+                false => "Nothing is known to wait",
+            };
+            format!("The newest data is {} old. {waits}, {missing}.", words::age(newest as f64))
         }
-        (Some(_), true) => "What is delayed is kept by agents, in S3 or in Kafka, and counted; \
+        (_, true) => "What is delayed is kept by agents, in S3 or in Kafka, and counted; \
             it arrives by itself."
             .to_owned(),
     }
 }
 
 fn tiles(snapshot: &Snapshot, history: &History, operators: bool) -> Vec<Tile> {
-    let delayed = snapshot.environments.iter().filter(|e| e.is_delayed());
+    let delayed = snapshot.environments.iter().filter(|e| snapshot.delays(e));
     let count = delayed.clone().count();
     let on_the_way: i64 = snapshot.environments.iter().map(EnvironmentState::on_the_way).sum();
     let endless = snapshot.environments.iter().any(|e| e.unknown_tail > 0);
-    let age = delayed.map(|e| e.freshest_s as f64).reduce(f64::max);
+    let age = delayed.filter_map(|e| e.freshest_s).max().map(|age| age as f64);
     let is_delayed = snapshot.is_delayed();
     let parked = snapshot.hop("drained").and_then(|hop| hop.oldest_s).filter(|_| is_delayed);
     let ages = [age, snapshot.lag_s(), parked].into_iter().flatten();
@@ -228,11 +231,13 @@ fn tiles(snapshot: &Snapshot, history: &History, operators: bool) -> Vec<Tile> {
                 _ if is_empty => "no data has arrived yet".to_owned(),
                 // Data is late only after a while, but it waits from the first moment on.
                 (false, _) if snapshot.is_cut() => "so far; what comes now waits".to_owned(),
-                (true, 0) => "agents tell how much when they are heard again".to_owned(),
+                (true, 0) if count > 0 => "agents tell how much when they are heard again".into(),
+                (true, 0) => "kept by agents, in S3 or in Kafka".to_owned(),
                 (true, _) => {
                     let batches = words::of(on_the_way, "batch", "batches");
                     format!("{}{batches} on the way{of}", if endless { "at least " } else { "" })
                 }
+                (false, _) if !snapshot.hears_all() => "nothing is known to wait".to_owned(),
                 (false, _) => "all that was measured is here".to_owned(),
             },
             tone: if is_delayed { "degraded" } else { "up" },
@@ -303,18 +308,15 @@ fn lost_tile(snapshot: &Snapshot) -> Tile {
 /// Those in trouble first: of two hundred nobody looks at all.
 fn environment_rows(snapshot: &Snapshot, frame: Frame<'_>) -> Vec<EnvironmentRow> {
     let mut all: Vec<_> = snapshot.environments.iter().collect();
-    all.sort_by_key(|e| (e.lost == 0, !e.is_delayed()));
+    let is_quiet = |e: &EnvironmentState| snapshot.arrival(e) == Arrival::Quiet;
+    all.sort_by_key(|e| (e.lost == 0, !snapshot.delays(e), !is_quiet(e)));
     all.into_iter().map(|e| environment_row(snapshot, e, frame)).collect()
 }
 
 fn environment_row(snapshot: &Snapshot, e: &EnvironmentState, frame: Frame<'_>) -> EnvironmentRow {
     let is_unseen = e.unseen_since_ms.is_some();
-    let (tone, state) = match (e.lost > 0, e.is_delayed()) {
-        (true, _) => ("down", "lost data"),
-        _ if is_unseen => ("unknown", "can’t be asked"),
-        (false, true) => ("degraded", "delayed"),
-        (false, false) => ("up", "complete"),
-    };
+    let arrival = snapshot.arrival(e);
+    let newest = e.freshest_s.map(|age| words::age(age as f64));
     // Of an unseen shard the last numbers are told where they are none to be glad of.
     let count = |n: i64, is_known: bool| match (is_known, n) {
         (true, n) => words::count(n as f64),
@@ -324,12 +326,19 @@ fn environment_row(snapshot: &Snapshot, e: &EnvironmentState, frame: Frame<'_>) 
     EnvironmentRow {
         name: e.environment.clone(),
         href: format!("{}environments/{}", frame.root, super::address::encode(&e.environment)),
-        tone,
-        state,
+        tone: arrival.tone(),
+        state: arrival.words(),
+        hint: match arrival {
+            Arrival::Quiet => "are its agents alive?",
+            Arrival::Ended => "its agents were stopped in order",
+            _ => "",
+        },
         hosts: words::count(e.hosts as f64),
-        newest: match e.unseen_since_ms {
-            None => words::age(e.freshest_s as f64),
-            Some(since) => format!("unknown since {}", words::clock(since)),
+        newest: match (e.unseen_since_ms, newest) {
+            (Some(since), _) => format!("unknown since {}", words::clock(since)),
+            (None, None) => words::NO_POINT.to_owned(),
+            (None, Some(age)) if arrival == Arrival::Quiet => format!("nothing new for {age}"),
+            (None, Some(age)) => age,
         },
         on_the_way: count(e.on_the_way(), snapshot.hears(e) && e.unknown_tail == 0),
         lost: count(e.lost, !is_unseen),

@@ -2,7 +2,7 @@
 //! once lying for wide screens and once standing for narrow ones. Names of customers are not in it.
 
 use super::component::{Component, Condition, Part};
-use super::snapshot::{EnvironmentState, Snapshot};
+use super::snapshot::{Arrival, EnvironmentState, Snapshot};
 use super::words;
 
 /// A box: title, state, and figures as label and value.
@@ -160,8 +160,6 @@ fn places(snapshot: &Snapshot) -> [Place; 7] {
     let part = |part| part_of(snapshot, part);
     let response = |of: Part| words::known(part(of).response_ms, words::millis);
     let errors = |of: Part| words::known(part(of).error_ratio, words::share);
-    let seen = snapshot.environments.iter().filter(|e| e.unseen_since_ms.is_none());
-    let newest = seen.map(|e| e.freshest_s).max();
     let detour = part(Part::Detour).condition;
     [
         (
@@ -205,7 +203,7 @@ fn places(snapshot: &Snapshot) -> [Place; 7] {
             "MySQL",
             part(Part::Storage).condition,
             vec![
-                ("newest", words::known(newest.map(|s| s as f64), words::age)),
+                ("newest", words::known(snapshot.newest_s().map(|s| s as f64), words::age)),
                 ("answers in", response(Part::Storage)),
             ],
         ),
@@ -239,12 +237,15 @@ fn agents_hold(snapshot: &Snapshot) -> String {
 /// How long nothing was heard of those that can't tell.
 fn silence(snapshot: &Snapshot) -> String {
     let silent = snapshot.environments.iter().filter(|e| !snapshot.hears(e));
-    words::known(silent.map(|e| e.freshest_s as f64).reduce(f64::max), words::age)
+    let ages = silent.filter_map(|e| e.freshest_s);
+    words::known(ages.max().map(|age| age as f64), words::age)
 }
 
 fn agents(snapshot: &Snapshot) -> Condition {
     let parks = snapshot.hop("parked").and_then(|hop| hop.per_second).unwrap_or(0.0);
-    let holds = |e: &EnvironmentState| e.backlog_batches > 0 || !snapshot.hears(e);
+    // A quiet one may have nothing to send: that is no trouble of the pipeline.
+    let is_quiet = |e: &EnvironmentState| snapshot.arrival(e) == Arrival::Quiet;
+    let holds = |e: &EnvironmentState| e.backlog_batches > 0 || !(snapshot.hears(e) || is_quiet(e));
     let backlog = snapshot.environments.iter().any(holds);
     match (backlog || parks > 0.0, snapshot.environments.is_empty()) {
         (true, _) => Condition::Degraded,

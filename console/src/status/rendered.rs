@@ -80,13 +80,15 @@ fn shard_json(shard: &ShardState) -> Json {
 
 /// Null where the page says "unknown".
 fn environment_json(snapshot: &Snapshot, e: &EnvironmentState) -> Json {
-    let seen = |n: i64| e.unseen_since_ms.is_none().then_some(n);
+    let is_seen = e.unseen_since_ms.is_none();
+    let seen = |n: i64| is_seen.then_some(n);
     json!({
         "environment": e.environment,
         "shard": e.shard,
         "hosts": e.hosts,
-        "freshest_s": seen(e.freshest_s),
-        "stalest_s": seen(e.stalest_s),
+        "state": snapshot.arrival(e).words(),
+        "freshest_s": e.freshest_s.filter(|_| is_seen),
+        "stalest_s": e.stalest_s.filter(|_| is_seen),
         "backlog_batches": snapshot.hears(e).then_some(e.backlog_batches),
         "late": seen(e.late),
         "unknown_tail": seen(e.unknown_tail),
@@ -108,12 +110,11 @@ fn public_json(snapshot: &Snapshot) -> String {
             "error_ratio": one.error_ratio,
         })
     });
-    let newest_s = snapshot.environments.iter().map(|e| e.freshest_s).max();
     if let Some(object) = object.as_object_mut() {
         object.insert("at_ms".to_owned(), snapshot.at_ms.into());
         object.insert("delayed".to_owned(), snapshot.is_delayed().into());
         object.insert("lost".to_owned(), snapshot.is_lost().into());
-        object.insert("newest_s".to_owned(), newest_s.into());
+        object.insert("newest_s".to_owned(), snapshot.newest_s().into());
         object.insert("components".to_owned(), components.collect());
     }
     format!("{object:#}\n")

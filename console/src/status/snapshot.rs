@@ -1,13 +1,20 @@
-//! What is known at one moment, and the verdict that follows from it.
+//! What is known at one moment, and what of it waits. The verdict that follows is in `verdict.rs`.
 
 use serde::Serialize;
 use serde_json::Value as Json;
 
 use super::component::{Component, Condition, Part};
-use crate::answer::{Answer, Verdict};
+use crate::answer::Answer;
 
-/// Data older than this is delayed.
+/// What waits for longer than this is delayed.
 pub const DELAYED_AFTER_S: f64 = 60.0;
+
+/// An object stays in S3 for a minute after Kafka has it, so the oldest of a healthy way is older
+/// than that.
+const PARKED_DELAYED_AFTER_S: f64 = 120.0;
+
+/// Who sends every ten seconds, and has sent nothing for so long, is quiet.
+pub const QUIET_AFTER_S: i64 = 60;
 
 /// SQL: the batches of a group of rows of `spillway.gaps`. A row is a range, both ends included; a
 /// tail whose end nobody knows counts as one.
@@ -25,6 +32,8 @@ pub struct Snapshot {
     pub hops: Vec<Hop>,
     pub shards: Vec<ShardState>,
     pub environments: Vec<EnvironmentState>,
+    /// Redis is no part of a batch's way: without it only last_seen stands still.
+    pub redis_down: bool,
     /// What could not be asked.
     pub troubles: Vec<String>,
 }
@@ -52,6 +61,8 @@ pub struct Hop {
     pub held: Option<f64>,
     pub held_unit: Option<&'static str>,
     pub oldest_s: Option<f64>,
+    /// Of what is held in S3, what Kafka does not have yet: the rest is there to be deleted.
+    pub unsent: Option<f64>,
     /// Where only a part could be asked: it is at least this. Never nought.
     pub held_least: Option<f64>,
     pub oldest_least_s: Option<f64>,
@@ -88,9 +99,10 @@ pub struct EnvironmentState {
     pub environment: String,
     pub shard: String,
     pub hosts: i64,
-    /// Seconds since the newest point of the freshest host and of the stalest.
-    pub freshest_s: i64,
-    pub stalest_s: i64,
+    /// Seconds since the newest point of the freshest host and of the stalest of those that have
+    /// one; none while no point of any is stored.
+    pub freshest_s: Option<i64>,
+    pub stalest_s: Option<i64>,
     /// Batches still on their way from spools and S3, as agents say.
     pub backlog_batches: i64,
     /// Batches in gaps, by what is known of them. Late ones may still come; lost ones will not.
@@ -100,19 +112,23 @@ pub struct EnvironmentState {
     pub quarantined: i64,
     pub declared: i64,
     pub lost: i64,
+    /// Senders that did not say that they end; asked only of environments that are silent.
+    pub open_epochs: Option<i64>,
+    /// It was heard until the way was cut, and not since the way is whole again.
+    pub awaited: bool,
     /// Unix ms of when its shard last told all this, where it can't be asked now.
     pub unseen_since_ms: Option<i64>,
 }
 
 impl EnvironmentState {
-    /// Something is on its way that should be here.
-    pub fn is_delayed(&self) -> bool {
-        self.is_silent() || self.on_the_way() > 0
-    }
-
     /// Nothing new came for a while: what agents hold by now they could not tell.
     pub fn is_silent(&self) -> bool {
-        self.freshest_s as f64 > DELAYED_AFTER_S
+        self.freshest_s.is_some_and(|age| age > QUIET_AFTER_S)
+    }
+
+    /// All its senders said that they end, and all that they numbered is here.
+    pub fn has_ended(&self) -> bool {
+        self.open_epochs == Some(0) && self.on_the_way() == 0
     }
 
     /// Batches that wait in spools, and in gaps that may still close. More than this if there is an
@@ -127,51 +143,47 @@ impl EnvironmentState {
     }
 }
 
+/// How an environment does. A quiet one is not delayed: nothing of it is known to be on its way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Arrival {
+    Lost,
+    Unseen,
+    Delayed,
+    /// Its hosts are known, and none of their points is stored.
+    NoPoint,
+    Ended,
+    Quiet,
+    Complete,
+}
+
+impl Arrival {
+    pub fn words(self) -> &'static str {
+        match self {
+            Self::Lost => "lost data",
+            Self::Unseen => "can’t be asked",
+            Self::Delayed => "delayed",
+            Self::NoPoint => "no data yet",
+            Self::Ended => "ended",
+            Self::Quiet => "quiet",
+            Self::Complete => "complete",
+        }
+    }
+
+    /// The CSS class.
+    pub fn tone(self) -> &'static str {
+        match self {
+            Self::Lost => "down",
+            Self::Delayed => "degraded",
+            Self::Unseen | Self::NoPoint | Self::Ended | Self::Quiet => "unknown",
+            Self::Complete => "up",
+        }
+    }
+}
+
+/// The parts that a batch passes: without one of them nothing arrives.
+pub const WAY: [Part; 4] = [Part::Intake, Part::Log, Part::Storing, Part::Storage];
+
 impl Snapshot {
-    /// Lost data or a part that is down is critical, delayed data a warning.
-    pub fn verdict(&self) -> Verdict {
-        if self.lost() > 0 || self.is_cut() {
-            return Verdict::Critical;
-        }
-        // An agent that is gone is its customer's, and shows as data that does not come.
-        let unready = self.programs.iter().any(|program| program.state != "ready");
-        let impaired = self.worst() == Condition::Degraded || self.is_unknown();
-        if self.is_delayed() || unready || impaired || !self.troubles.is_empty() {
-            return Verdict::Warning;
-        }
-        Verdict::Ok
-    }
-
-    /// The verdict in words. They name no customer: the public page says the same.
-    pub fn headline(&self) -> String {
-        let down = self.which_are(Condition::Down);
-        let impaired = self.which_are(Condition::Degraded);
-        match self.verdict() {
-            _ if self.is_unknown() => "Nothing is known yet".to_owned(),
-            Verdict::Ok if self.environments.is_empty() => {
-                "Ready; no data has arrived yet".to_owned()
-            }
-            Verdict::Ok => "Everything arrives".to_owned(),
-            _ if self.lost() > 0 => "Some data is lost".to_owned(),
-            // Some of MySQL's shards: together they are only impaired.
-            Verdict::Critical if down.is_empty() => {
-                format!("{} is partly down; data is kept and delayed", Part::Storage.title())
-            }
-            Verdict::Critical if self.is_partly_unseen() => {
-                let storage = Part::Storage.title();
-                format!("{down} down, {storage} partly; data is kept and delayed")
-            }
-            Verdict::Critical => format!("{down} down; data is kept and delayed"),
-            Verdict::Warning if self.is_delayed() => {
-                "Delayed: some data is still on its way".to_owned()
-            }
-            Verdict::Warning if impaired.is_empty() => {
-                "Data arrives; not all can be seen".to_owned()
-            }
-            Verdict::Warning => format!("Data arrives; {impaired} impaired"),
-        }
-    }
-
     /// Batches that will not come, as far as shards can be asked.
     pub fn lost(&self) -> i64 {
         self.environments.iter().map(|e| e.lost).sum()
@@ -188,20 +200,88 @@ impl Snapshot {
         self.environments.iter().map(EnvironmentState::given_up).sum()
     }
 
-    /// Something is on its way that should be here.
+    /// Something is known to be on its way that should be here, or may be.
     pub fn is_delayed(&self) -> bool {
+        let waits_long = |key| {
+            let hop: Option<&Hop> = self.hop(key);
+            hop.and_then(|hop| hop.oldest_s).is_some_and(|age| age > DELAYED_AFTER_S)
+        };
         self.lag_s().is_some_and(|lag| lag > DELAYED_AFTER_S)
-            || self.environments.iter().any(EnvironmentState::is_delayed)
+            || waits_long("measured")
+            || self.is_parked_long()
+            || self.environments.iter().any(|e| self.delays(e))
+    }
+
+    fn is_parked_long(&self) -> bool {
+        self.hop("drained").is_some_and(|hop| {
+            hop.unsent.is_some_and(|objects| objects > 0.0)
+                && hop.oldest_s.is_some_and(|age| age > PARKED_DELAYED_AFTER_S)
+        })
+    }
+
+    /// Whether this environment's data is on its way, or may be: silence alone is no sign of it,
+    /// unless something stands between the agents and MySQL, or stood there a moment ago.
+    pub fn delays(&self, e: &EnvironmentState) -> bool {
+        let is_held_up = || e.awaited || self.may_hold_up(e);
+        e.on_the_way() > 0 || (e.is_silent() && !e.has_ended() && is_held_up())
+    }
+
+    /// A part of this environment's way is down or impaired.
+    pub fn may_hold_up(&self, e: &EnvironmentState) -> bool {
+        let is_unwell = |one: &Component| match one.part {
+            // Its shards fail one by one: which of them is this one's is known.
+            Part::Storage => one.condition == Condition::Down,
+            part => WAY.contains(&part) && one.condition > Condition::Up,
+        };
+        e.unseen_since_ms.is_some() || self.components.iter().any(is_unwell)
+    }
+
+    pub fn arrival(&self, e: &EnvironmentState) -> Arrival {
+        match e.freshest_s {
+            _ if e.lost > 0 => Arrival::Lost,
+            _ if e.unseen_since_ms.is_some() => Arrival::Unseen,
+            _ if self.delays(e) => Arrival::Delayed,
+            None => Arrival::NoPoint,
+            Some(_) if !e.is_silent() => Arrival::Complete,
+            Some(_) if e.has_ended() => Arrival::Ended,
+            Some(_) => Arrival::Quiet,
+        }
+    }
+
+    /// Age of the newest data: of the stalest environment among those that send; where none does,
+    /// of the freshest. One that ended long ago says nothing of today.
+    pub fn newest_s(&self) -> Option<i64> {
+        let seen = self.environments.iter().filter(|e| e.unseen_since_ms.is_none());
+        let (silent, sending): (Vec<_>, Vec<_>) = seen.partition(|e| e.is_silent());
+        let newest = sending.iter().filter_map(|e| e.freshest_s).max();
+        newest.or_else(|| silent.iter().filter_map(|e| e.freshest_s).min())
+    }
+
+    /// Some environment sends now.
+    pub fn is_sent_to(&self) -> bool {
+        self.newest_s().is_some_and(|age| age <= QUIET_AFTER_S)
+    }
+
+    /// Whether all who would know of waiting data can be heard: then nothing known is nothing.
+    pub fn hears_all(&self) -> bool {
+        let watches = |one: &Component| [Part::Detour, Part::Keeping].contains(&one.part);
+        let is_down = |one: &Component| watches(one) && one.condition == Condition::Down;
+        let is_quiet = |e: &EnvironmentState| self.arrival(e) == Arrival::Quiet;
+        !self.components.iter().any(is_down) && !self.environments.iter().any(is_quiet)
     }
 
     /// Nobody looked yet, or nobody could be asked.
-    fn is_unknown(&self) -> bool {
+    pub fn is_unknown(&self) -> bool {
         self.environments.is_empty() && self.worst() == Condition::Unknown
     }
 
     /// A part of the way is down: what is measured now waits before it.
     pub fn is_cut(&self) -> bool {
-        self.worst() == Condition::Down || self.is_unseen()
+        self.is_unseen() || WAY.into_iter().any(|part| self.is_down(part))
+    }
+
+    pub fn is_down(&self, part: Part) -> bool {
+        self.components.iter().any(|c| c.part == part && c.condition == Condition::Down)
     }
 
     /// A shard can't be asked: what lies there, and what is lost there, is not known now.
@@ -210,17 +290,15 @@ impl Snapshot {
     }
 
     /// Some shards answer, and some don't.
-    fn is_partly_unseen(&self) -> bool {
+    pub fn is_partly_unseen(&self) -> bool {
         self.is_unseen() && self.shards.iter().any(|shard| shard.reachable)
     }
 
     /// Whether agents' words of their spools come through: they travel with their batches.
     pub fn hears(&self, environment: &EnvironmentState) -> bool {
-        const WAY: [Part; 4] = [Part::Intake, Part::Log, Part::Storing, Part::Storage];
-        let cut = |one: &Component| WAY.contains(&one.part) && one.condition == Condition::Down;
         environment.unseen_since_ms.is_none()
-            && !environment.is_silent()
-            && !self.components.iter().any(cut)
+            && (!environment.is_silent() || environment.has_ended())
+            && !WAY.into_iter().any(|part| self.is_down(part))
     }
 
     /// Batches in all spools, if all of them can tell.
@@ -241,19 +319,8 @@ impl Snapshot {
         self.hops.iter().find(|hop| hop.key == key)
     }
 
-    fn worst(&self) -> Condition {
+    pub fn worst(&self) -> Condition {
         self.components.iter().map(|one| one.condition).max().unwrap_or_default()
-    }
-
-    /// "Kafka is", "Ingest API and Keeper are"; empty if none is in this condition.
-    fn which_are(&self, condition: Condition) -> String {
-        let them = self.components.iter().filter(|one| one.condition == condition);
-        let titles: Vec<_> = them.map(|one| one.part.title()).collect();
-        match titles.as_slice() {
-            [] => String::new(),
-            [one] => format!("{one} is"),
-            [others @ .., last] => format!("{} and {last} are", others.join(", ")),
-        }
     }
 
     pub fn to_answer(&self) -> Answer {
@@ -286,10 +353,18 @@ impl Snapshot {
                 hop.oldest_s.into(),
             ]);
         }
-        let columns =
-            ["environment", "shard", "hosts", "freshest_s", "backlog_batches", "late", "lost"];
+        let columns = [
+            "environment",
+            "shard",
+            "hosts",
+            "freshest_s",
+            "backlog_batches",
+            "late",
+            "lost",
+            "state",
+        ];
         let section = answer.section("environments", &columns);
-        let seen = |e: &EnvironmentState, n: i64| match e.unseen_since_ms {
+        let seen = |e: &EnvironmentState, n: Option<i64>| match e.unseen_since_ms {
             None => Json::from(n),
             Some(_) => Json::Null,
         };
@@ -300,82 +375,14 @@ impl Snapshot {
                 e.hosts.into(),
                 seen(e, e.freshest_s),
                 self.hears(e).then_some(e.backlog_batches).into(),
-                seen(e, e.late),
-                seen(e, e.lost),
+                seen(e, Some(e.late)),
+                seen(e, Some(e.lost)),
+                self.arrival(e).words().into(),
             ]);
         }
         for trouble in &self.troubles {
             answer.note(trouble.clone());
         }
         answer
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn with(change: impl FnOnce(&mut EnvironmentState)) -> Snapshot {
-        let mut environment = EnvironmentState::default();
-        change(&mut environment);
-        Snapshot { environments: vec![environment], ..Snapshot::default() }
-    }
-
-    #[test]
-    fn delayed_and_lost_are_told_apart() {
-        assert_eq!(with(|_| {}).headline(), "Everything arrives");
-        let delayed = with(|e| e.late = 1);
-        assert_eq!(delayed.verdict(), Verdict::Warning);
-        assert!(delayed.headline().starts_with("Delayed"));
-        let lost = with(|e| e.lost = 1);
-        assert_eq!(
-            (lost.verdict(), lost.headline().as_str()),
-            (Verdict::Critical, "Some data is lost")
-        );
-    }
-
-    #[test]
-    fn a_part_that_is_down_is_critical_and_named_and_says_that_data_is_kept() {
-        let mut snapshot = with(|_| {});
-        let down = Component { condition: Condition::Down, ..Component::unknown(Part::Log) };
-        snapshot.components.push(down);
-        assert_eq!(snapshot.verdict(), Verdict::Critical);
-        assert_eq!(snapshot.headline(), "Kafka is down; data is kept and delayed");
-        for part in [Part::Intake, Part::Storing] {
-            let down = Component { condition: Condition::Down, ..Component::unknown(part) };
-            snapshot.components.push(down);
-        }
-        assert!(snapshot.headline().starts_with("Kafka, Ingest API and Consumer are down;"));
-    }
-
-    #[test]
-    fn what_agents_hold_is_not_known_while_their_words_do_not_come_through() {
-        let mut snapshot = with(|e| e.backlog_batches = 3);
-        assert_eq!(snapshot.held_by_agents(), Some(3));
-        let down = Component { condition: Condition::Down, ..Component::unknown(Part::Log) };
-        snapshot.components.push(down);
-        assert_eq!(snapshot.held_by_agents(), None, "Kafka is cut");
-        let unseen = with(|e| e.unseen_since_ms = Some(1));
-        assert_eq!(unseen.held_by_agents(), None);
-        assert!(unseen.to_answer().to_json()["environments"][0]["lost"].is_null());
-        assert_eq!(Snapshot::default().held_by_agents(), None);
-    }
-
-    #[test]
-    fn a_new_installation_does_not_say_that_everything_arrives() {
-        let mut snapshot = Snapshot::default();
-        assert_eq!(snapshot.headline(), "Nothing is known yet");
-        let up = Component { condition: Condition::Up, ..Component::unknown(Part::Log) };
-        snapshot.components.push(up);
-        assert_eq!(snapshot.verdict(), Verdict::Ok);
-        assert_eq!(snapshot.headline(), "Ready; no data has arrived yet");
-    }
-
-    #[test]
-    fn an_agent_that_is_gone_is_no_outage_of_ours() {
-        let mut snapshot = with(|_| {});
-        let (name, state) = ("agent".to_owned(), "down");
-        snapshot.programs.push(ProgramState { name, state, answered_ms: None });
-        assert_eq!(snapshot.verdict(), Verdict::Warning);
     }
 }

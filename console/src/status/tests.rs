@@ -22,7 +22,13 @@ fn shard(name: &str, reachable: bool) -> ShardState {
 }
 
 fn environment(name: &str) -> EnvironmentState {
-    EnvironmentState { environment: name.to_owned(), hosts: 3, ..EnvironmentState::default() }
+    EnvironmentState {
+        environment: name.to_owned(),
+        hosts: 3,
+        freshest_s: Some(4),
+        stalest_s: Some(7),
+        ..EnvironmentState::default()
+    }
 }
 
 fn seen(environments: Vec<EnvironmentState>) -> Snapshot {
@@ -132,9 +138,62 @@ fn a_tail_without_an_end_is_at_least_one_batch() {
 }
 
 #[test]
+fn a_quiet_environment_is_told_at_its_row_and_the_public_page_says_nothing_of_delay() {
+    let silent = |name, open| EnvironmentState {
+        freshest_s: Some(200),
+        open_epochs: Some(open),
+        ..environment(name)
+    };
+    let snapshot = seen(vec![silent("globex", 1), silent("initech", 0), environment("acme")]);
+    let page = served(&snapshot, "fragment");
+    assert!(page.contains("nothing new for 3 min") && page.contains("are its agents alive?"));
+    assert!(page.contains(">ended<") && page.contains(">complete<"), "{page}");
+    assert!(!page.contains("degraded"), "{page}");
+    let public = served(&snapshot, "public/fragment");
+    assert!(public.contains("Everything arrives") && !public.contains("quiet"), "{public}");
+    assert!(public.contains("Nothing is known to wait"), "what it holds it could not tell");
+    let told = json(&snapshot, "public/status.json");
+    let facts = (&told["verdict"], &told["delayed"], &told["newest_s"]);
+    assert_eq!(facts, (&"ok".into(), &false.into(), &4.into()));
+    let told = json(&snapshot, "status.json");
+    let states = [0, 1, 2].map(|i| told["environments"][i]["state"].clone());
+    assert_eq!(states, ["quiet", "ended", "complete"].map(Json::from));
+}
+
+#[test]
+fn an_environment_without_a_stored_point_has_no_age_anywhere() {
+    let none = EnvironmentState { freshest_s: None, stalest_s: None, ..environment("acme") };
+    let snapshot = seen(vec![none]);
+    let acme = &json(&snapshot, "status.json")["environments"][0];
+    assert!(acme["freshest_s"].is_null() && acme["stalest_s"].is_null(), "{acme}");
+    assert!(json(&snapshot, "public/status.json")["newest_s"].is_null());
+    let page = served(&snapshot, "fragment");
+    assert!(page.contains("no point stored yet") && page.contains("no point is stored yet"));
+    assert!(!page.contains("0 s<") && !page.contains(" d<"), "{page}");
+}
+
+#[test]
+fn what_delays_no_data_is_no_outage_on_the_public_page() {
+    for (part, means) in [
+        (Part::Keeping, "rollups and the measurement of lag stand still"),
+        (Part::Detour, "agents keep it should the API fail"),
+    ] {
+        let mut snapshot = seen(vec![environment("acme")]);
+        let down = Component { condition: Condition::Down, ..Component::unknown(part) };
+        snapshot.components.push(down);
+        let told = json(&snapshot, "public/status.json");
+        assert_eq!((&told["verdict"], &told["delayed"]), (&"warning".into(), &false.into()));
+        let headline = told["headline"].to_string();
+        assert!(headline.contains("data arrives") && headline.contains(means), "{headline}");
+        assert!(tile(&snapshot, "delayed").contains("nothing is known to wait"));
+    }
+}
+
+#[test]
 fn the_headline_names_mysql_while_one_of_two_shards_is_dead() {
     let mut snapshot = half_dead();
-    assert_eq!(snapshot.headline(), "MySQL is partly down; data is kept and delayed");
+    let sentence = "MySQL is partly down; data for that part is kept and delayed";
+    assert_eq!(snapshot.headline(), sentence);
     let down = Component { condition: Condition::Down, ..Component::unknown(Part::Log) };
     snapshot.components.insert(0, down);
     assert_eq!(snapshot.headline(), "Kafka is down, MySQL partly; data is kept and delayed");

@@ -67,7 +67,7 @@ impl Metrics {
         );
         r.register(
             "newest_data_seconds",
-            "Age of the newest data of the environment that has the oldest",
+            "Age of the newest data of the environment that has the oldest and has not ended",
             metrics.newest_data.clone(),
         );
         r.register(
@@ -116,7 +116,8 @@ impl Metrics {
         for (state, sum) in states.into_iter().zip(sums) {
             self.gaps.get_or_create(&OfState { state }).set(sum);
         }
-        let newest = snapshot.environments.iter().map(|e| e.freshest_s).max();
+        let goes_on = snapshot.environments.iter().filter(|e| !e.has_ended());
+        let newest = goes_on.filter_map(|e| e.freshest_s).max();
         self.newest_data.set(newest.unwrap_or(0) as f64);
     }
 
@@ -237,7 +238,7 @@ mod tests {
     #[test]
     fn gaps_are_summed_and_a_shard_that_is_silent_does_not_make_them_vanish() {
         let metrics = Metrics::default();
-        let lost = EnvironmentState { lost: 3, freshest_s: 9, ..EnvironmentState::default() };
+        let lost = EnvironmentState { lost: 3, freshest_s: Some(9), ..EnvironmentState::default() };
         let shard = |reachable| ShardState { reachable, ..ShardState::default() };
         let well =
             Snapshot { environments: vec![lost], shards: vec![shard(true)], ..Snapshot::default() };

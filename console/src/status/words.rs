@@ -86,6 +86,9 @@ pub fn of(number: i64, one: &str, many: &str) -> String {
 /// What is not known.
 pub const UNKNOWN: &str = "–";
 
+/// The age of the newest point where there is none.
+pub const NO_POINT: &str = "no point stored yet";
+
 /// What waits on a leg.
 pub fn held(hop: &Hop) -> String {
     known_or_least(hop.held, hop.held_least, count)

@@ -50,6 +50,7 @@ pub async fn an_outage_with_the_page_open() {
     browser.until(&says("Everything arrives")).await;
     browser.value("(window.opened = 'once')").await;
     browser.glimpse("live-1-normal").await;
+    what_delays_no_data_is_no_outage(&stack, &browser).await;
 
     stack.kill("kafka-0").await.unwrap();
     browser.until(&says("Kafka is down; data is kept and delayed")).await;
@@ -76,6 +77,25 @@ pub async fn an_outage_with_the_page_open() {
     let mut reader = MySqlConnection::connect(&file.mysql[0].readers["demo"]).await.unwrap();
     every_chart_shows_something(&mut reader).await;
     stack.stop();
+}
+
+/// Data arrives meanwhile, and the page says so.
+async fn what_delays_no_data_is_no_outage(stack: &Stack, browser: &Browser) {
+    for (process, sentence) in [
+        ("keeper", "Keeper is down; data arrives, rollups and the measurement of lag stand still"),
+        ("s3", "S3 detour is down; data arrives, agents keep it should the API fail"),
+        ("recovery-worker-0", "Recovery worker is down; data arrives, what is parked in S3 waits"),
+    ] {
+        let says = |words: &str| {
+            format!("document.getElementById('headline').innerText.startsWith({words:?})")
+        };
+        stack.freeze(process).unwrap();
+        browser.until(&says(sentence)).await;
+        let warns = "document.querySelector('.verdict').classList.contains('warning')";
+        assert_eq!(browser.value(warns).await, true, "{sentence}");
+        stack.thaw(process).unwrap();
+        browser.until(&says("Everything arrives")).await;
+    }
 }
 
 /// Asked as Grafana asks, with a reader's login.

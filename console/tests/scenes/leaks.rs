@@ -4,15 +4,28 @@ use spillway_console::status::export;
 use spillway_console::status::page::Facts;
 use spillway_console::status::rendered::Rendered;
 
-use super::{history, hostile, incidents, lost, many, outage, recovery, shard_down, well};
+use super::{
+    history, hostile, incidents, keeper_down, lost, many, outage, quiet, recovery, shard_down, well,
+};
 
 /// What everybody may fetch or be handed: the page, its live part, JSON, feed, and the copy.
 pub fn nothing_public_names_anybody() {
-    let scenes = [well(), outage(), recovery(), lost(), shard_down(), hostile(), many()];
+    let scenes = [
+        well(),
+        outage(),
+        recovery(),
+        lost(),
+        shard_down(),
+        quiet(),
+        keeper_down(),
+        hostile(),
+        many(),
+    ];
     let secrets = [
         "acme",
         "globex",
         "initech",
+        "umbrella",
         "pwned",
         "shard-zero",
         "ingest-api-0",

@@ -48,8 +48,8 @@ fn well() -> Snapshot {
         environment: name.to_owned(),
         shard: "shard-zero".to_owned(),
         hosts,
-        freshest_s,
-        stalest_s: freshest_s + 3,
+        freshest_s: Some(freshest_s),
+        stalest_s: Some(freshest_s + 3),
         ..EnvironmentState::default()
     };
     let program =
@@ -83,6 +83,7 @@ fn well() -> Snapshot {
             environment("globex", 1_312, 5),
             environment("initech", 57, 6),
         ],
+        redis_down: false,
         troubles: Vec::new(),
     }
 }
@@ -111,7 +112,7 @@ fn outage() -> Snapshot {
     set(&mut snapshot, "drained", 0.0, Some(3_105.0), Some(221.0));
     set(&mut snapshot, "applied", 0.0, None, None);
     for e in &mut snapshot.environments {
-        e.freshest_s = 240;
+        e.freshest_s = Some(240);
     }
     snapshot.troubles.push("consumer-0 can't be asked: it does not answer".to_owned());
     snapshot
@@ -145,6 +146,28 @@ fn shard_down() -> Snapshot {
     let applied = snapshot.hops.iter_mut().find(|hop| hop.key == "applied").unwrap();
     (applied.held, applied.oldest_s) = (None, None);
     (applied.held_least, applied.oldest_least_s) = (Some(9_412.0), Some(1_500.0));
+    snapshot
+}
+
+/// One environment sends nothing, one has ended, and of one no point is stored.
+fn quiet() -> Snapshot {
+    let mut snapshot = well();
+    let fourth =
+        EnvironmentState { environment: "umbrella".to_owned(), ..snapshot.environments[1].clone() };
+    snapshot.environments.push(fourth);
+    let states = [(Some(200), Some(1)), (Some(90_000), Some(0)), (None, None)];
+    for (e, (age, open)) in snapshot.environments.iter_mut().skip(1).zip(states) {
+        (e.freshest_s, e.stalest_s, e.open_epochs) = (age, age, open);
+    }
+    snapshot
+}
+
+/// No data waits for the keeper.
+fn keeper_down() -> Snapshot {
+    let mut snapshot = well();
+    judge(&mut snapshot, Part::Keeping, Condition::Down, "keeper is down");
+    snapshot.programs[3].state = "down";
+    set(&mut snapshot, "applied", 18_380.0, None, None);
     snapshot
 }
 
@@ -195,7 +218,8 @@ fn history(last: &Snapshot) -> History {
             look.at_ms = NOW_MS - day * 1_440 * MINUTE_MS + minute * MINUTE_MS;
             if let Some((part, condition)) = bad.filter(|_| minute > 12) {
                 judge(&mut look, part, condition, "then");
-                look.environments[0].freshest_s = 600;
+                look.environments[0].freshest_s = Some(600);
+                look.environments[0].late = 3;
             }
             history.note(&look);
         }
@@ -301,6 +325,8 @@ pub async fn look_at_everything() {
         ("recovery", recovery()),
         ("lost", lost()),
         ("shard-down", shard_down()),
+        ("quiet", quiet()),
+        ("keeper-down", keeper_down()),
         ("hostile", hostile()),
         ("many", many()),
         ("empty", empty()),
@@ -342,7 +368,15 @@ async fn assert_told(browser: &Browser, scene: &str, audience: &str) {
         "normal" => ("Everything arrives", "nothing", "nothing"),
         "outage" | "hostile" => ("Kafka is down; data is kept and delayed", "4 min", "nothing"),
         "recovery" => ("Delayed: some data is still on its way", "6 min", "nothing"),
-        "shard-down" => ("MySQL is partly down; data is kept and delayed", "25 min", "–"),
+        "shard-down" => {
+            ("MySQL is partly down; data for that part is kept and delayed", "25 min", "–")
+        }
+        "quiet" => ("Everything arrives", "nothing", "nothing"),
+        "keeper-down" => (
+            "Keeper is down; data arrives, rollups and the measurement of lag stand still",
+            "nothing",
+            "nothing",
+        ),
         "many" => ("Delayed: some data is still on its way", "6 min", "nothing"),
         "empty" => ("Nothing is known yet", "–", "–"),
         _ => ("Some data is lost", "nothing", "2"),

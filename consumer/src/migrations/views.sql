@@ -81,10 +81,12 @@ FROM spillway_store.readers r
 JOIN spillway_store.series s ON r.environment IS NULL OR s.environment = r.environment
 WHERE r.name = SUBSTRING_INDEX(USER(), '@', 1);
 
+-- A host has a row from its first batch on, also where all its points were expired or refused: of
+-- those the table has 0, and neither a time nor an age is known.
 CREATE OR REPLACE SQL SECURITY DEFINER VIEW spillway.freshness AS
 SELECT
-  h.environment, h.host, h.newest_ts,
-  GREATEST(CAST(UNIX_TIMESTAMP() AS SIGNED) - CAST(h.newest_ts AS SIGNED), 0) AS age_s,
+  h.environment, h.host, NULLIF(h.newest_ts, 0) AS newest_ts,
+  GREATEST(CAST(UNIX_TIMESTAMP() AS SIGNED) - CAST(NULLIF(h.newest_ts, 0) AS SIGNED), 0) AS age_s,
   h.backlog_batches
 FROM spillway_store.readers r
 JOIN spillway_store.hosts h ON r.environment IS NULL OR h.environment = r.environment

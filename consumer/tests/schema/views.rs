@@ -171,6 +171,20 @@ async fn a_gap_lies_beside_what_came_after_it_and_never_the_wrong_way_round() {
 }
 
 #[tokio::test]
+async fn a_host_without_a_stored_point_has_neither_a_newest_time_nor_an_age() {
+    let mut server = filled().await;
+    server.run("UPDATE spillway_store.hosts SET newest_ts = 0 WHERE host = 'h2'").await;
+    let sql = "SELECT host, newest_ts, age_s FROM spillway.freshness ORDER BY host";
+    let rows: Vec<(Name, Option<u32>, Option<i64>)> =
+        sqlx::query_as(sql).fetch_all(&mut server.conn).await.unwrap();
+    assert!(rows[0].1.is_some() && rows[0].2.is_some_and(|age| age < 60), "{rows:?}");
+    assert_eq!(rows[1], (Name::from("h2"), None, None));
+    let ages = "SELECT COUNT(*) FROM spillway.freshness WHERE environment = 'acme'
+                AND (age_s >= 0 OR newest_ts >= 0)";
+    assert_eq!(number(&mut server.conn, ages).await, 0, "no filter takes it for a number");
+}
+
+#[tokio::test]
 async fn missing_batches_are_what_is_neither_applied_nor_declared_nor_quarantined() {
     let mut server = filled().await;
     let sql = "SELECT CAST(missing_batches AS SIGNED) FROM spillway.ledger_totals ORDER BY epoch";

@@ -173,7 +173,8 @@ async fn read(shard: &MySqlConnectOptions, all: &mut Views) -> Result<(), sqlx::
         *all.gaps.entry(name(&row)?).or_default() += number(&row, 1)?;
     }
     for row in sqlx::query(FRESHNESS_SQL).fetch_all(&mut mysql).await? {
-        let age = number(&row, 1)?;
+        // None of its points is stored yet.
+        let Some(age) = row.try_get::<Option<i64>, _>(1)? else { continue };
         let worst = all.freshness.entry(name(&row)?).or_insert(age);
         *worst = age.max(*worst);
     }

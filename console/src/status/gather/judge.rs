@@ -98,6 +98,11 @@ fn keeping(flow: &Flow<'_>, snapshot: &Snapshot) -> Component {
     component
 }
 
+/// Redis as those who write to it say; where none of them uses it, it is not missed.
+pub fn redis_is_down(deep: &Deep) -> bool {
+    of_dependency(Part::Storing, deep, |name| name == "redis").condition == Condition::Down
+}
+
 /// A part that is our own programs.
 fn of_programs(part: Part, snapshot: &Snapshot) -> Component {
     let ours: Vec<_> =
@@ -181,6 +186,21 @@ mod tests {
         let partly = deep(&[("ingest-api-0", "ok"), ("consumer-0", "failed"), ("agent", "failed")]);
         assert_eq!(log(&flow, &partly).condition, Condition::Degraded);
         assert_eq!(log(&flow, &deep(&[("agent", "failed")])).condition, Condition::Unknown);
+    }
+
+    #[test]
+    fn redis_is_down_if_all_who_write_to_it_say_so_and_not_missed_where_nobody_does() {
+        let said = |states: &[(&str, &str)]| {
+            let mut said = deep(states);
+            for report in said.values_mut() {
+                let kafka = report.dependencies.remove("kafka").unwrap();
+                report.dependencies.insert("redis".to_owned(), kafka);
+            }
+            redis_is_down(&said)
+        };
+        assert!(said(&[("consumer-0", "failed"), ("consumer-1", "failed")]));
+        assert!(!said(&[("consumer-0", "failed"), ("consumer-1", "ok")]));
+        assert!(!said(&[]));
     }
 
     #[test]

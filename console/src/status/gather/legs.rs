@@ -72,6 +72,10 @@ const LEGS: [Leg; 6] = [
 
 pub fn hops(flow: &Flow<'_>, snapshot: &Snapshot) -> Vec<Hop> {
     let mut hops: Vec<Hop> = LEGS.iter().map(|leg| hop(flow, leg)).collect();
+    if let Some(drained) = hops.iter_mut().find(|hop| hop.key == "drained") {
+        let awaiting = flow.sum("spillway_recovery_objects_awaiting").unwrap_or(0.0);
+        drained.unsent = drained.held.map(|held| (held - awaiting).max(0.0));
+    }
     if let Some(last) = hops.last_mut() {
         waiting_in_kafka(last, &snapshot.shards);
     }
@@ -149,5 +153,20 @@ mod tests {
         let old = ShardState { measured_s: Some(645), ..shard(true, 0, 0.0) };
         assert_eq!(applied(vec![old]).held, None);
         assert_eq!(applied(Vec::new()).held, None, "no shard is known");
+    }
+
+    #[test]
+    fn an_object_that_kafka_has_waits_to_be_deleted_and_is_not_on_its_way() {
+        let unsent = |text: &str| {
+            let now = BTreeMap::from([("recovery-worker-0".to_owned(), Readings::parse(text))]);
+            let flow = Flow { now: &now, before: None, seconds: 1.0 };
+            hops(&flow, &Snapshot::default()).into_iter().find(|h| h.key == "drained").unwrap()
+        };
+        let drained = unsent(
+            "spillway_recovery_objects_pending 5\nspillway_recovery_objects_awaiting 3\n\
+             spillway_recovery_oldest_object_seconds 70\n",
+        );
+        assert_eq!((drained.held, drained.unsent), (Some(5.0), Some(2.0)));
+        assert_eq!(unsent("").unsent, None, "nobody tells");
     }
 }

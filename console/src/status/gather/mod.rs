@@ -5,6 +5,7 @@ mod programs;
 mod shards;
 mod legs;
 mod judge;
+mod awaited;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -20,6 +21,7 @@ use super::snapshot::{EnvironmentState, ProgramState, Snapshot};
 use crate::failure::Failure;
 use crate::reach::http::{Http, HttpFault};
 use crate::settings::ConsoleSettings;
+use awaited::Awaited;
 use shards::ShardLook;
 
 /// The page is for the hour in which servers hang: one look waits no longer than this for any.
@@ -39,6 +41,7 @@ pub struct Gatherer {
     before: VecDeque<(Instant, BTreeMap<String, Readings>)>,
     /// What each shard told last, and when: for as long as it can't be asked.
     told: BTreeMap<String, (i64, Vec<EnvironmentState>)>,
+    awaited: Awaited,
 }
 
 /// One program's answers.
@@ -64,7 +67,8 @@ impl Gatherer {
         settings.remote_deadline = Dur::from_millis(deadline.as_millis() as u64);
         let http = Http::new(deadline)?;
         let (before, told) = (VecDeque::new(), BTreeMap::new());
-        Ok(Self { settings: Arc::new(settings), http, before, told })
+        let (settings, awaited) = (Arc::new(settings), Awaited::default());
+        Ok(Self { settings, http, before, told, awaited })
     }
 
     /// The settings it looks with: the caller's, with a deadline fit for a page.
@@ -94,6 +98,8 @@ impl Gatherer {
         let flow = self.flow(&now);
         snapshot.hops = legs::hops(&flow, &snapshot);
         snapshot.components = judge::components(&flow, &deep, &snapshot);
+        snapshot.redis_down = judge::redis_is_down(&deep);
+        self.awaited.note(&mut snapshot);
         self.remember(now);
         snapshot
     }
@@ -109,8 +115,8 @@ impl Gatherer {
         let Some((at_ms, told)) = self.told.get(shard) else { return Vec::new() };
         let older_s = (now_ms - at_ms).max(0) / 1_000;
         let aged = |e: &EnvironmentState| EnvironmentState {
-            freshest_s: e.freshest_s + older_s,
-            stalest_s: e.stalest_s + older_s,
+            freshest_s: e.freshest_s.map(|age| age + older_s),
+            stalest_s: e.stalest_s.map(|age| age + older_s),
             unseen_since_ms: Some(*at_ms),
             ..e.clone()
         };

@@ -41,6 +41,9 @@ async fn ask(
     state.answered_ms = Some(began.elapsed().as_secs_f64() * 1e3);
     let mut environments = freshness_of(&mut server).await?;
     count_gaps(&mut server, &mut environments).await?;
+    if environments.iter().any(EnvironmentState::is_silent) {
+        count_open_epochs(&mut server, &mut environments).await?;
+    }
     Ok((state, environments))
 }
 
@@ -115,6 +118,31 @@ async fn count_gaps(
             "declared" => known.declared = count,
             _ => known.lost = count,
         }
+    }
+    Ok(())
+}
+
+/// Of each agent its newest epoch counts: epochs are UUIDv7, so their text is in the order of time.
+/// Senders that do not number have one of zeros, and never say that they end.
+const OPEN_EPOCHS_SQL: &str = "SELECT environment, CAST(SUM(newest LIKE '%0') AS SIGNED)
+    FROM (SELECT environment, MAX(CONCAT(epoch, ' ', closed)) AS newest
+          FROM spillway.ledger_totals WHERE host <> ? GROUP BY environment, agent_id) agents
+    GROUP BY environment";
+
+/// Whether a silent environment has ended. One that the ledger forgot sends no more.
+async fn count_open_epochs(
+    server: &mut Server,
+    environments: &mut [EnvironmentState],
+) -> Result<(), MysqlFault> {
+    let counts: Vec<(String, i64)> = server
+        .ask(async |conn| {
+            let rows = sqlx::query(OPEN_EPOCHS_SQL).bind(CANARY_HOST).fetch_all(conn).await?;
+            rows.iter().map(|row| Ok((text(row, 0)?, row.try_get(1)?))).collect()
+        })
+        .await?;
+    for known in environments.iter_mut() {
+        let count = counts.iter().find(|(environment, _)| *environment == known.environment);
+        known.open_epochs = Some(count.map_or(0, |(_, count)| *count));
     }
     Ok(())
 }

@@ -14,7 +14,8 @@ pub const HOSTS_MAX: u32 = 500;
 #[derive(Debug)]
 pub struct HostFacts {
     pub host: String,
-    pub age_s: i64,
+    /// Of its newest point; NULL while none is stored.
+    pub age_s: Option<i64>,
     /// NULL if its agent never said.
     pub backlog: Option<i64>,
     pub version: String,
@@ -54,7 +55,7 @@ pub async fn hosts(server: &mut Server, environment: &str) -> Result<Vec<HostFac
         .ask(async |conn| {
             let sql = "SELECT host, CAST(age_s AS SIGNED), CAST(backlog_batches AS SIGNED)
                        FROM spillway.freshness WHERE environment = ?
-                       ORDER BY age_s DESC, host LIMIT ?";
+                       ORDER BY age_s IS NULL DESC, age_s DESC, host LIMIT ?";
             let rows = sqlx::query(sql).bind(environment).bind(HOSTS_MAX).fetch_all(conn).await?;
             let facts = rows.iter().map(|row| {
                 Ok(HostFacts {

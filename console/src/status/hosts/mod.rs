@@ -8,7 +8,7 @@ use askama::Template;
 use spillway_runtime::shards::ShardMap;
 
 use super::address;
-use super::snapshot::DELAYED_AFTER_S;
+use super::snapshot::QUIET_AFTER_S;
 use super::words;
 use crate::failure::{Failure, UsageError};
 use crate::reach::mysql::Server;
@@ -148,7 +148,7 @@ pub async fn environment_page(
             ),
             tone,
             state,
-            newest: words::age(host.age_s as f64),
+            newest: newest(&host),
             on_the_way: words::known(host.backlog.map(|n| n as f64), words::count),
             name: host.host,
         }
@@ -159,11 +159,16 @@ pub async fn environment_page(
 }
 
 fn state_of(host: &HostFacts) -> (&'static str, &'static str) {
-    match (host.age_s as f64 > DELAYED_AFTER_S, host.backlog.unwrap_or(0) > 0) {
-        (true, _) => ("degraded", "silent"),
-        (false, true) => ("degraded", "catching up"),
-        (false, false) => ("up", "current"),
+    match (host.age_s, host.backlog.unwrap_or(0) > 0) {
+        (Some(age), _) if age > QUIET_AFTER_S => ("degraded", "silent"),
+        (_, true) => ("degraded", "catching up"),
+        (None, false) => ("unknown", "no data yet"),
+        (Some(_), false) => ("up", "current"),
     }
+}
+
+fn newest(host: &HostFacts) -> String {
+    host.age_s.map_or_else(|| words::NO_POINT.to_owned(), |age| words::age(age as f64))
 }
 
 /// One host.
@@ -203,7 +208,10 @@ pub async fn host_page(
             .collect(),
         tone,
         state,
-        newest: words::age(facts.age_s as f64),
+        newest: match facts.age_s {
+            Some(_) => format!("newest {} old", newest(&facts)),
+            None => newest(&facts),
+        },
         on_the_way: words::known(facts.backlog.map(|n| n as f64), words::count),
         gaps,
         gap_marks: serde_json::json!(marks).to_string(),
@@ -291,6 +299,20 @@ mod tests {
         );
         assert_eq!(names(chosen(all(), Some("a.b")).0), ["a.b"]);
         assert_eq!(names(chosen(vec![known("x")], None).0), ["x"], "a host of another kind");
+    }
+
+    #[test]
+    fn a_host_without_a_stored_point_has_no_age_and_is_not_silent_since_1970() {
+        let host = |age_s| HostFacts {
+            host: "web-1".to_owned(),
+            age_s,
+            backlog: None,
+            version: String::new(),
+        };
+        assert_eq!(newest(&host(None)), "no point stored yet");
+        assert_eq!(state_of(&host(None)), ("unknown", "no data yet"));
+        assert_eq!((newest(&host(Some(7))), state_of(&host(Some(7))).1), ("7 s".into(), "current"));
+        assert_eq!(state_of(&host(Some(61))).1, "silent");
     }
 
     #[test]
