@@ -293,7 +293,9 @@ impl Kafka {
             let mut times = BTreeMap::new();
             while times.len() < places.len() {
                 let left = until.saturating_duration_since(Instant::now());
-                let Some(Ok(message)) = consumer.poll(left) else { break };
+                // One partition's trouble, or a broker's that is gone, hides no other's time.
+                let Some(polled) = consumer.poll(left) else { break };
+                let Ok(message) = polled else { continue };
                 let lane = Lane::of_topic(message.topic());
                 let partition = u16::try_from(message.partition()).ok();
                 if let (Some(place), Some(at)) =
