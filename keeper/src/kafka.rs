@@ -1,7 +1,8 @@
 //! What the keeper asks Kafka: where partitions begin and end, when a record was appended, where a
-//! time lies, and what the consumers' group committed. One client on one thread serves all shards' duties, one request after the other, each
-//! under its own deadline; librdkafka's calls block. The client is in no group and commits nothing;
-//! one that fails is made anew (`spillway_publisher::Asking`).
+//! time lies, and what the consumers' group committed. One client on one thread serves all shards'
+//! duties, one request after the other, each under its own deadline; librdkafka's calls block. The
+//! client is in no group and commits nothing; one that fails is made anew
+//! (`spillway_publisher::Asking`).
 
 use std::collections::HashMap;
 use std::thread::JoinHandle;

@@ -1,9 +1,10 @@
 //! How a partition does, judged from a few looks at it: no I/O.
 //!
-//! What the states mean is the keeper's definition (`spillway_keeper::lag::state`), so that dashboards,
-//! alerts and this console never use one word for two things. Where the keeper has measured a moment
-//! ago its word holds: it has watched all the time. Else the same rules are applied to what these
-//! looks and MySQL's `positions.updated_at` tell. REWIND is ours alone: it needs two looks.
+//! What the states mean is the keeper's definition (`spillway_keeper::lag::state`), so that
+//! dashboards, alerts and this console never use one word for two things. Where the keeper has
+//! measured a moment ago its word holds: it has watched all the time. Else the same rules are
+//! applied to what these looks and MySQL's `positions.updated_at` tell. REWIND is ours alone: it
+//! needs two looks.
 //!
 //! The states and their order are Burrow's (linkedin/Burrow, core/internal/evaluator/caching.go),
 //! with limits in time: a look at night spans seconds, not Burrow's ten commits.
