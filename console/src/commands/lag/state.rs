@@ -159,7 +159,10 @@ pub fn cells(flow: Option<&Flow>, records: Option<i64>) -> [Json; 4] {
 
 #[cfg(test)]
 mod tests {
+    use clap::CommandFactory as _;
+
     use super::*;
+    use crate::cli::Cli;
 
     const NOW_S: i64 = 1_000;
 
@@ -258,5 +261,24 @@ mod tests {
         assert_eq!((losing.trend(), losing.eta_s(190)), ("rising", None));
         assert_eq!(losing.eta_s(0), Some(0.0));
         assert!(Flow::of(&[seen(0, 1, 2)]).is_none());
+    }
+
+    #[test]
+    fn the_limits_are_the_same_numbers_wherever_they_are_told() {
+        let mut cli = Cli::command();
+        let help = cli.find_subcommand_mut("lag").unwrap().render_long_help().to_string();
+        let operations = include_str!("../../../../docs/operations.md");
+        let dashboards = include_str!("../../../../docs/dashboards.md");
+        let limits = LagSettings::default();
+        let told = [
+            format!("older than {} s", limits.warn_after.get().as_secs()),
+            format!("waited for {} s", limits.stall_after.get().as_secs()),
+            format!("for {} s", limits.stop_after.get().as_secs()),
+        ];
+        for text in [help.as_str(), operations, dashboards] {
+            for limit in &told {
+                assert!(text.contains(limit), "{limit}: {text}");
+            }
+        }
     }
 }
