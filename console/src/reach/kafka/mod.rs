@@ -356,3 +356,37 @@ pub struct Shape {
     pub copies: i32,
     pub min_insync: i32,
 }
+
+#[cfg(test)]
+mod tests {
+    use rdkafka::mocking::MockCluster;
+    use rdkafka::producer::{BaseProducer, BaseRecord, DefaultProducerContext, Producer as _};
+    use spillway_proto::kafka_record::TOPIC_LIVE;
+
+    use super::*;
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_broker_that_is_gone_hides_no_age_of_what_the_others_have() {
+        let cluster: MockCluster<'_, DefaultProducerContext> = MockCluster::new(2).unwrap();
+        cluster.create_topic(TOPIC_LIVE, 2, 1).unwrap();
+        for partition in [0, 1] {
+            cluster.partition_leader(TOPIC_LIVE, partition, Some(partition + 1)).unwrap();
+        }
+        let settings =
+            KafkaSettings { brokers: vec![cluster.bootstrap_servers()], ..Default::default() };
+        let producer: BaseProducer = settings.client_config().unwrap().create().unwrap();
+        for partition in [0, 1] {
+            let record = BaseRecord::<[u8], [u8]>::to(TOPIC_LIVE).partition(partition);
+            producer.send(record.payload(b"x")).map_err(|(error, _)| error).unwrap();
+        }
+        producer.flush(Duration::from_secs(20)).unwrap();
+        cluster.broker_down(2).unwrap();
+        // The trouble is heard of before the other's record comes.
+        cluster.broker_round_trip_time(1, Duration::from_millis(500)).unwrap();
+        let kafka = Kafka::new(&settings, Duration::from_secs(6)).unwrap();
+        let places = vec![(Lane::Live, 0, 0), (Lane::Live, 1, 0)];
+        let times = kafka.append_times(places).await.unwrap();
+        assert!(times.contains_key(&(Lane::Live, 0)), "{times:?}");
+        assert!(!times.contains_key(&(Lane::Live, 1)), "its broker is gone: {times:?}");
+    }
+}
