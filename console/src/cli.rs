@@ -26,6 +26,17 @@ pub struct Cli {
     pub command: Command,
 }
 
+/// The keeper's defaults, as docs/operations.md and docs/dashboards.md tell them.
+const LAG_STATES: &str = "\
+States, as in the view consumer_lag (its limits are the keeper's settings lag.*_after):
+  OK       nothing waits, or what waits is younger than 10 s
+  WARN     what waits is older than 10 s, and the position moves
+  STALL    records have waited for 20 s unmoved, or MySQL has no position of the partition
+  STOP     ...for 120 s
+  REWIND   the position went back
+  UNKNOWN  nobody can tell
+Exit code: 0 for OK, 1 for WARN, 2 for all others.";
+
 const EXAMPLES: &str = "Examples:
   spillway --config spillway.toml check
   spillway --config spillway.toml topics create --replication-factor 3
@@ -92,6 +103,7 @@ pub enum Command {
         environment: String,
     },
     /// How far the consumer is behind, in seconds and records.
+    #[command(after_help = LAG_STATES)]
     Lag(Lag),
     /// What did not arrive, by name.
     Gaps(Filter),

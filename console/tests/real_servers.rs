@@ -135,6 +135,11 @@ async fn positions_that_could_skip_a_record_are_never_made() {
     let sentence = site.refused("topics create --yes", 2);
     assert!(sentence.contains("no position for partition 3; if nothing"), "{sentence}");
     assert!(site.run("topics check").json["notes"][0].to_string().contains("partition 3"));
+    let lag = site.run("lag");
+    let live = &lag.json["shards"].as_array().unwrap().iter().find(|row| row["lag_records"] == 1);
+    assert_eq!((lag.code, &live.unwrap()["state"]), (2, &"STALL".into()), "{lag:?}");
+    let notes = lag.json["notes"].to_string();
+    assert!(notes.contains("no position") && !notes.contains("does not tell"), "{notes}");
     site.ok("topics create --from-beginning --yes");
 
     let ahead = "UPDATE spillway_store.positions SET live_next = 7 WHERE partition_id = 3";
@@ -159,6 +164,8 @@ async fn with_a_shard_down_the_answer_says_so_and_is_never_all_is_well() {
     stack.kill("mysql-s0").await.unwrap();
     let lag = site.run("lag");
     assert_eq!((lag.code, &lag.json["shards"][0]["state"]), (2, &"UNKNOWN".into()), "{lag:?}");
+    let sum = &lag.json["shards"][0];
+    assert!(sum["lag_s"].is_null() && sum["lag_records"].is_null(), "not nought: {lag:?}");
     let parted = lag.json["partitions"].as_array().unwrap();
     assert!(parted.iter().any(|row| row["end_offset"] == 1), "Kafka's part is told: {lag:?}");
     let gaps = site.run("gaps");

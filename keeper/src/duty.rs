@@ -25,6 +25,17 @@ pub trait Duty: Send + 'static {
     fn deadline(&self) -> Duration;
     /// One round. It may be dropped at any await, and must be fine to run again.
     fn round(&mut self) -> impl Future<Output = Result<(), Self::Error>> + Send;
+    /// What a round that was done found wrong: `/deepz` says it, and the round counts as done.
+    fn trouble(&self) -> Option<String> {
+        None
+    }
+}
+
+/// How a round went.
+#[derive(Default, PartialEq)]
+struct Went {
+    failure: Option<String>,
+    trouble: Option<String>,
 }
 
 /// What surrounds a duty.
@@ -40,7 +51,7 @@ impl Frame {
     /// Runs the duty until shutdown.
     pub async fn attend<D: Duty>(self, mut duty: D) {
         let label = OfDuty { duty: D::NAME, shard: self.shard.clone() };
-        let mut failing = false;
+        let mut before = Went::default();
         while !self.shutdown.requested() {
             self.metrics.duty_runs.get_or_create(&label).inc();
             let began = Instant::now();
@@ -54,8 +65,10 @@ impl Frame {
                 Ok(Err(error)) => Some(error.to_string()),
                 Err(late) => Some(late.to_string()),
             };
-            self.note(&label, began, failing, failure.as_deref());
-            failing = failure.is_some();
+            let trouble = if failure.is_none() { duty.trouble() } else { None };
+            let went = Went { failure, trouble };
+            self.note(&label, began.elapsed(), &before, &went);
+            before = went;
             tokio::select! {
                 () = self.shutdown.wait() => return,
                 () = tokio::time::sleep(duty.interval()) => {}
@@ -63,24 +76,29 @@ impl Frame {
         }
     }
 
-    fn note(&self, label: &OfDuty, began: Instant, was_failing: bool, failure: Option<&str>) {
+    fn note(&self, label: &OfDuty, took: Duration, before: &Went, went: &Went) {
         let OfDuty { duty, shard } = label;
-        match failure {
-            Some(error) => {
-                self.metrics.duty_errors.get_or_create(label).inc();
-                self.probe.failed(format_args!("{duty}: {error}"));
-                if !was_failing {
-                    warn!(duty, shard, error, "a duty fails and is tried on");
+        if let Some(error) = &went.failure {
+            self.metrics.duty_errors.get_or_create(label).inc();
+            self.probe.failed(format_args!("{duty}: {error}"));
+            if before.failure.is_none() {
+                warn!(duty, shard, error, "a duty fails and is tried on");
+            }
+            return;
+        }
+        let now = jiff::Timestamp::now().as_second();
+        self.metrics.duty_succeeded_at.get_or_create(label).set(now);
+        match &went.trouble {
+            Some(trouble) => {
+                self.probe.failed(format_args!("{duty}: {trouble}"));
+                if before.trouble != went.trouble {
+                    warn!(duty, shard, trouble, "a duty found what somebody must look at");
                 }
             }
-            None => {
-                let now = jiff::Timestamp::now().as_second();
-                self.metrics.duty_succeeded_at.get_or_create(label).set(now);
-                self.probe.ok(began.elapsed());
-                if was_failing {
-                    info!(duty, shard, "a duty works again");
-                }
-            }
+            None => self.probe.ok(took),
+        }
+        if before.failure.is_some() {
+            info!(duty, shard, "a duty works again");
         }
     }
 }
@@ -134,5 +152,50 @@ mod tests {
         let label = OfDuty { duty: "failing", shard: "s0".to_owned() };
         assert_eq!(metrics.duty_errors.get_or_create(&label).get(), 2);
         assert!(rounds.load(Ordering::Relaxed) > 3);
+    }
+
+    struct Finding;
+
+    impl Duty for Finding {
+        const NAME: &'static str = "finding";
+        type Error = &'static str;
+
+        fn interval(&self) -> Duration {
+            Duration::from_secs(1)
+        }
+
+        fn deadline(&self) -> Duration {
+            Duration::from_secs(5)
+        }
+
+        async fn round(&mut self) -> Result<(), &'static str> {
+            Ok(())
+        }
+
+        fn trouble(&self) -> Option<String> {
+            Some("no position of partition 3".to_owned())
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_round_that_finds_trouble_is_done_and_looks_wrong_all_the_same() {
+        let context = Context::for_test("keeper");
+        let frame = Frame {
+            shard: "s0".to_owned(),
+            metrics: Metrics::default(),
+            probe: context.health.register("lag-s0"),
+            shutdown: context.shutdown.clone(),
+        };
+        let metrics = frame.metrics.clone();
+        let attended = tokio::spawn(frame.attend(Finding));
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        context.shutdown.trigger();
+        attended.await.expect("the loop ends by itself");
+        let label = OfDuty { duty: "finding", shard: "s0".to_owned() };
+        assert_eq!(metrics.duty_errors.get_or_create(&label).get(), 0);
+        assert!(metrics.duty_succeeded_at.get_or_create(&label).get() > 0);
+        let deep = context.health.report();
+        let told = deep.dependencies.get("lag-s0").and_then(|lag| lag.error.as_deref());
+        assert_eq!(told, Some("finding: no position of partition 3"));
     }
 }

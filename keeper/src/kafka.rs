@@ -1,16 +1,19 @@
-//! What the keeper asks Kafka: where partitions end, when a record was appended, and where a time
-//! lies. One client on one thread serves all shards' duties, one request after the other, each
-//! under its own deadline; librdkafka's calls block. The client is in no group and commits nothing;
-//! one that fails is made anew (`spillway_publisher::Asking`).
+//! What the keeper asks Kafka: where partitions begin and end, when a record was appended, where a
+//! time lies, and what the consumers' group committed. One client on one thread serves all shards'
+//! duties, one request after the other, each under its own deadline; librdkafka's calls block. The
+//! client is in no group and commits nothing; one that fails is made anew
+//! (`spillway_publisher::Asking`).
 
 use std::collections::HashMap;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::KafkaError;
 use rdkafka::message::Message as _;
 use rdkafka::{Offset, TopicPartitionList};
+use spillway_proto::kafka_record::CONSUMER_GROUP;
 use spillway_publisher::{Asking, KafkaSettings};
 use spillway_runtime::settings::SecretFileError;
 use thiserror::Error;
@@ -52,6 +55,8 @@ enum Request {
     Offsets(Vec<(Place, Offset)>, Reply<HashMap<Place, i64>>),
     /// The append times (ms) of the records at these offsets, as far as they come in time.
     Times(Vec<(Place, i64)>, Reply<HashMap<Place, i64>>),
+    /// What the consumers' group committed; partitions it committed nothing of are left out.
+    Committed(Vec<Place>, Reply<HashMap<Place, i64>>),
 }
 
 /// A handle on the thread. It ends when the last handle is gone.
@@ -75,11 +80,14 @@ impl Kafka {
             .set("queued.min.messages", "1")
             .set("queued.max.messages.kbytes", "8192")
             .set("fetch.wait.max.ms", "100");
+        let mut of_consumers = config.clone();
+        // Nobody joins the group by reading what it committed.
+        of_consumers.set("group.id", CONSUMER_GROUP);
         let asking = Asking::new(config)?;
         let (requests, waiting) = mpsc::channel(REQUESTS_WAITING_MAX);
         let thread = std::thread::Builder::new()
             .name("ask-kafka".to_owned())
-            .spawn(move || serve(&asking, waiting))?;
+            .spawn(move || serve(&asking, of_consumers, waiting))?;
         Ok((Self { requests }, thread))
     }
 
@@ -87,6 +95,18 @@ impl Kafka {
     pub async fn ends(&self, places: &[Place]) -> Result<HashMap<Place, i64>, AskError> {
         let wanted = places.iter().map(|place| (*place, Offset::End)).collect();
         self.ask(|reply| Request::Offsets(wanted, reply)).await
+    }
+
+    /// The offsets of the first record that each partition still has.
+    pub async fn lows(&self, places: &[Place]) -> Result<HashMap<Place, i64>, AskError> {
+        let wanted = places.iter().map(|place| (*place, Offset::Beginning)).collect();
+        self.ask(|reply| Request::Offsets(wanted, reply)).await
+    }
+
+    /// What the consumers' group committed: never more than what was stored.
+    pub async fn committed(&self, places: &[Place]) -> Result<HashMap<Place, i64>, AskError> {
+        let places = places.to_vec();
+        self.ask(|reply| Request::Committed(places, reply)).await
     }
 
     /// The first offsets appended at or after a time (ms); partitions without one are left out.
@@ -110,7 +130,9 @@ impl Kafka {
     }
 }
 
-fn serve(asking: &Asking, mut waiting: mpsc::Receiver<Request>) {
+fn serve(asking: &Asking, of_consumers: ClientConfig, mut waiting: mpsc::Receiver<Request>) {
+    // Made when it is first needed: a site that is well never needs it.
+    let mut group: Option<Asking> = None;
     while let Some(request) = waiting.blocking_recv() {
         match request {
             // Whoever gave up waiting gets no answer: the send may fail.
@@ -119,6 +141,9 @@ fn serve(asking: &Asking, mut waiting: mpsc::Receiver<Request>) {
             }
             Request::Times(of, reply) => {
                 drop(reply.send(asking.ask(|client| times(client, &of))));
+            }
+            Request::Committed(places, reply) => {
+                drop(reply.send(committed(&mut group, &of_consumers, &places)));
             }
         }
     }
@@ -137,12 +162,34 @@ fn offsets(
                 offsets.insert(*place, offset);
             }
             Some((Err(error), _)) => return Err(error.into()),
-            // Every partition has an end, but not every one a record after a time.
-            _ if *at == Offset::End => return Err(AskError::Incomplete),
+            // Every partition has a begin and an end, but not every one a record after a time.
+            _ if matches!(at, Offset::End | Offset::Beginning) => return Err(AskError::Incomplete),
             Some((Ok(()), _)) | None => {}
         }
     }
     Ok(offsets)
+}
+
+fn committed(
+    group: &mut Option<Asking>,
+    config: &ClientConfig,
+    places: &[Place],
+) -> Result<HashMap<Place, i64>, AskError> {
+    let group = match group {
+        Some(group) => group,
+        none => none.insert(Asking::new(config.clone())?),
+    };
+    let wanted: Vec<_> = places.iter().map(|place| (*place, Offset::Invalid)).collect();
+    let wanted = list(&wanted)?;
+    let found = group.ask(|client| client.committed_offsets(wanted, LOOK_UP_DEADLINE))?;
+    let offset = |place: &Place| {
+        let element = found.find_partition(place.topic, i32::from(place.partition))?;
+        match (element.error(), element.offset()) {
+            (Ok(()), Offset::Offset(offset)) => Some((*place, offset)),
+            _ => None,
+        }
+    };
+    Ok(places.iter().filter_map(offset).collect())
 }
 
 fn times(client: &BaseConsumer, of: &[(Place, i64)]) -> Result<HashMap<Place, i64>, AskError> {

@@ -69,6 +69,7 @@ pub struct Metrics {
     pub lag_records: Family<OfTopic, Gauge>,
     pub lag_seconds: Family<OfTopic, Seconds>,
     pub partitions_stopped: Family<OfTopic, Gauge>,
+    pub partitions_unknown: Family<OfTopic, Gauge>,
     pub kafka_trimmed: Family<OfTopic, Counter>,
 }
 
@@ -116,6 +117,15 @@ impl Metrics {
             "Ledger epochs dropped for their age",
             self.ledger_epochs_dropped.clone(),
         );
+        self.add_lag_to(r);
+        r.register(
+            "kafka_records_trimmed",
+            "Records deleted from Kafka after their replay window",
+            self.kafka_trimmed.clone(),
+        );
+    }
+
+    fn add_lag_to(&self, r: &mut Registry) {
         r.register(
             "lag_records",
             "Records not applied yet, all partitions of the topic on the shard",
@@ -132,9 +142,9 @@ impl Metrics {
             self.partitions_stopped.clone(),
         );
         r.register(
-            "kafka_records_trimmed",
-            "Records deleted from Kafka after their replay window",
-            self.kafka_trimmed.clone(),
+            "lag_partitions_unknown",
+            "Partitions that MySQL has no position of: consumers hold them",
+            self.partitions_unknown.clone(),
         );
     }
 

@@ -80,7 +80,7 @@ impl Trim {
         session.give_back();
         let asked = self.replicas.ask().await;
         let window_ms = i64::try_from(self.replay_window.get().as_millis()).unwrap_or(i64::MAX);
-        let places: Vec<Place> = positions.iter().map(|(place, _)| *place).collect();
+        let places: Vec<Place> = positions.keys().copied().collect();
         // A partition without a record in the window is left alone: it does not grow either.
         let begin = self.kafka.since(&places, now_ms.saturating_sub(window_ms)).await?;
         let mut below = Vec::new();

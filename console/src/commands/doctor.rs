@@ -16,7 +16,7 @@ use spillway_runtime::shards::{Shard, ShardMap};
 
 use super::check::preflight;
 use super::{ingest, lag, maintenance, shard, topics};
-use crate::answer::{Answer, Verdict, duration};
+use crate::answer::{Answer, Verdict};
 use crate::desk::Desk;
 use crate::failure::Failure;
 use crate::reach::clock::{self, SKEW_MS_MAX};
@@ -266,11 +266,10 @@ async fn consumers(desk: &Desk, map: &ShardMap, lines: &mut Lines) {
     let fix = "spillway lag --watch; is a consumer running?";
     match lag::measure(desk, map).await {
         Ok(look) => {
-            let worst = look.places.iter().filter_map(|place| place.lag_s).fold(0.0, f64::max);
             let state = look.places.iter().map(|place| place.state).max();
             let state = state.unwrap_or(lag::State::Ok);
-            let detail = format!("{}, {} behind at most", state.as_str(), duration(worst));
-            match state.verdict() {
+            let detail = format!("{}, {}", state.as_str(), look.behind().words());
+            match lag::verdict(state) {
                 Verdict::Ok => lines.fine("lag", detail),
                 verdict => lines.wrong(verdict, "lag", (detail, fix)),
             }

@@ -131,13 +131,14 @@ WHERE r.name = SUBSTRING_INDEX(USER(), '@', 1)
   AND e.last_applied_at DIV 1000 + a.silent_after_s < UNIX_TIMESTAMP();
 
 -- A reader of one environment sees the partitions that carried its batches. Of a lag that nobody
--- measures only the last offsets and their time are known.
+-- measures, or nobody can tell (a partition without a position), only the last offsets and their
+-- time are known.
 CREATE OR REPLACE SQL SECURITY DEFINER VIEW spillway.consumer_lag AS
 SELECT
   l.topic, l.partition_id AS `partition`, COALESCE(m.shard, '') AS shard,
   l.next_offset, l.end_offset,
-  IF({is_of_now:l.measured_at}, l.lag_records, NULL) AS lag_records,
-  IF({is_of_now:l.measured_at}, l.lag_s, NULL) AS lag_s,
+  IF({is_of_now:l.measured_at} AND l.state <> 'UNKNOWN', l.lag_records, NULL) AS lag_records,
+  IF({is_of_now:l.measured_at} AND l.state <> 'UNKNOWN', l.lag_s, NULL) AS lag_s,
   IF({is_of_now:l.measured_at}, l.state, 'UNKNOWN') AS state,
   {time_of_ms:l.measured_at} AS measured_at
 FROM spillway_store.readers r

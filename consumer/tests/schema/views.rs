@@ -209,6 +209,13 @@ async fn a_lag_that_nobody_measures_is_unknown_and_never_ok_or_zero() {
         assert_eq!(&(state, records, seconds, end), expected, "measured {age_s} s ago");
         assert!((age_s..age_s + 5).contains(&age), "when it was measured stays: {age}");
     }
+    // As the keeper writes of a partition without a position, of which nothing waits yet.
+    let told = "UPDATE spillway_store.lag_measurements SET state = 'UNKNOWN', lag_records = 0";
+    server.run(&format!("{told}, lag_s = 0, measured_at = UNIX_TIMESTAMP() * 1000")).await;
+    let of_now = "SELECT state, lag_records, lag_s FROM spillway.consumer_lag LIMIT 1";
+    let found: (Name, Option<i64>, Option<f64>) =
+        sqlx::query_as(of_now).fetch_one(&mut server.conn).await.unwrap();
+    assert_eq!(found, (Name::from("UNKNOWN"), None, None));
 }
 
 #[tokio::test]

@@ -2,17 +2,19 @@
 
 use std::time::Duration;
 
-use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
-use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _};
 use rdkafka::mocking::MockCluster;
 use rdkafka::producer::{BaseProducer, BaseRecord, DefaultProducerContext, Producer as _};
+use rdkafka::{ClientConfig, Offset, TopicPartitionList};
+use spillway_keeper::duty::Duty as _;
 use spillway_keeper::kafka::{Kafka, Place};
 use spillway_keeper::lag::{Lag, Measured, State};
+use spillway_keeper::metrics::OfTopic;
 use spillway_keeper::shard::ShardHandle;
 use spillway_keeper::trim::Trim;
-use spillway_proto::kafka_record::{TOPIC_BACKLOG, TOPIC_LIVE};
+use spillway_proto::kafka_record::{CONSUMER_GROUP, TOPIC_BACKLOG, TOPIC_LIVE};
 use spillway_runtime::mysql::{MysqlSettings, options_for, pool};
 use spillway_runtime::settings::Dur;
 
@@ -94,6 +96,56 @@ async fn lag_is_measured_from_ends_and_record_times_while_no_consumer_lives() {
     assert_eq!(of(&lag.measure().await.unwrap(), TOPIC_LIVE, 1).seconds, 0.0);
     let rows = "SELECT COUNT(*) FROM spillway_store.lag_measurements WHERE state = 'OK'";
     assert_eq!(world.number(rows).await, i64::from(PARTITIONS) * 2);
+}
+
+/// What the consumers' group would have committed.
+fn commit(world: &World, partition: i32, offset: i64) {
+    let client: BaseConsumer = config(world).set("group.id", CONSUMER_GROUP).create().unwrap();
+    let mut list = TopicPartitionList::new();
+    list.add_partition_offset(TOPIC_LIVE, partition, Offset::Offset(offset)).unwrap();
+    client.commit(&list, CommitMode::Sync).unwrap();
+}
+
+#[tokio::test]
+async fn a_partition_without_a_position_is_measured_from_the_log_and_is_never_nought() {
+    let world = World::new().await;
+    topics(&world).await;
+    [1, 2].iter().for_each(|partition| produce(&world, *partition, 10));
+    commit(&world, 1, 4);
+    world.run("DELETE FROM spillway_store.positions WHERE partition_id IN (1, 2, 3)").await;
+    let (kafka, _thread) = Kafka::start(&world.settings.kafka).unwrap();
+    let mut lag = Lag::new(world.shard.clone(), kafka, &world.settings.lag, &world.metrics);
+    let committed = async {
+        while of(&lag.measure().await.unwrap(), TOPIC_LIVE, 1).next != 4 {
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    };
+    let committed = tokio::time::timeout(WAIT, committed).await;
+    assert!(committed.is_ok(), "from where the group committed");
+    let measured = lag.measure().await.unwrap();
+    assert_eq!(measured.len(), usize::from(PARTITIONS) * 2);
+    for (partition, records) in [(1, 6), (2, 10)] {
+        let found = of(&measured, TOPIC_LIVE, partition);
+        assert_eq!((found.records, found.state), (records, State::Stall), "{found:?}");
+        assert!(found.seconds > 0.0 && found.seconds < 60.0, "the record's own: {found:?}");
+    }
+    assert_eq!(of(&measured, TOPIC_LIVE, 3).state, State::Unknown, "nothing waits, yet");
+    assert_eq!(of(&measured, TOPIC_LIVE, 0).state, State::Ok);
+
+    let label = OfTopic { topic: TOPIC_LIVE, shard: "s0".to_owned() };
+    assert_eq!(world.metrics.lag_records.get_or_create(&label).get(), 16);
+    assert_eq!(world.metrics.partitions_stopped.get_or_create(&label).get(), 2);
+    assert_eq!(world.metrics.partitions_unknown.get_or_create(&label).get(), 3);
+    let trouble = lag.trouble().expect("/deepz is not ok");
+    assert!(trouble.contains("no position of partition 1, 2, 3:"), "{trouble}");
+    let told = "SELECT CAST(SUM(lag_records) AS SIGNED) FROM spillway_store.lag_measurements";
+    assert_eq!(world.number(told).await, 16);
+
+    world.run("DELETE FROM spillway_store.positions").await;
+    world.seed_positions().await;
+    assert_eq!(of(&lag.measure().await.unwrap(), TOPIC_LIVE, 1).records, 10);
+    assert_eq!(lag.trouble(), None);
+    assert_eq!(world.metrics.partitions_unknown.get_or_create(&label).get(), 0);
 }
 
 /// A moment after everything that is in Kafka by now and before whatever comes next (ms).

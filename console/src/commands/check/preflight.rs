@@ -29,10 +29,10 @@ pub enum CheckFault {
     )]
     NotReady { url: String, status: u16, text: String },
     #[error(
-        "{partitions} partitions are behind and do not move (worst {worst_s:.0} s); is a consumer \
+        "{partitions} partitions are not applied, or nobody can tell ({behind}); is a consumer \
          running?"
     )]
-    Stopped { partitions: usize, worst_s: f64 },
+    Stopped { partitions: usize, behind: String },
     #[error("{}", .0.join("; "))]
     Troubles(Vec<String>),
 }
@@ -121,12 +121,10 @@ pub async fn consumer(desk: &Desk, map: &ShardMap) -> Found<()> {
     if !look.troubles.is_empty() {
         return Err(CheckFault::Troubles(look.troubles).into());
     }
-    let worst_s = look.places.iter().filter_map(|place| place.lag_s).fold(0.0, f64::max);
-    let stopped = |place: &&lag::Place| place.state >= lag::State::Stall;
-    let partitions = look.places.iter().filter(stopped).count();
-    match partitions {
-        0 => Ok(((), format!("{worst_s:.1} s behind at most"))),
-        partitions => Err(CheckFault::Stopped { partitions, worst_s }.into()),
+    let behind = look.behind().words();
+    match look.not_applied() {
+        0 => Ok(((), behind)),
+        partitions => Err(CheckFault::Stopped { partitions, behind }.into()),
     }
 }
 

@@ -1,61 +1,32 @@
 //! How a partition does, judged from a few looks at it: no I/O.
 //!
-//! The states and their order are Burrow's (linkedin/Burrow, core/internal/evaluator/caching.go:
-//! lag zero in the window → OK; offset went back → REWIND; no commit for longer than the window →
-//! STOP; commits that do not move → STALL; moving, but lag never falls → WARN). Three things are
-//! ours, because one look at night spans seconds, not Burrow's ten commits:
-//!  - what waits for less than [`BEHIND_AFTER_S`] is simply in work, so OK;
-//!  - when a position moved last is read from MySQL, so STALL and STOP need no long window;
-//!  - a partition that catches up stays WARN until it is no longer behind. Burrow calls it OK.
+//! What the states mean is the keeper's definition (`spillway_keeper::lag::state`), so that
+//! dashboards, alerts and this console never use one word for two things. Where the keeper has
+//! measured a moment ago its word holds: it has watched all the time. Else the same rules are
+//! applied to what these looks and MySQL's `positions.updated_at` tell. REWIND is ours alone: it
+//! needs two looks.
+//!
+//! The states and their order are Burrow's (linkedin/Burrow, core/internal/evaluator/caching.go),
+//! with limits in time: a look at night spans seconds, not Burrow's ten commits.
+
+use std::time::Duration;
 
 use serde_json::Value as Json;
+pub use spillway_keeper::lag::State;
+use spillway_keeper::lag::state::{self, waiting};
+use spillway_keeper::settings::LagSettings;
 
 use crate::answer::Verdict;
 
-/// Younger records are simply in work.
-pub const BEHIND_AFTER_S: f64 = 15.0;
-/// A position that has not moved for this long, with records waiting, stalls. A consumer that is
-/// well commits every second or two; its longest statement takes less than this.
-pub const STALL_AFTER_MS: i64 = 10_000;
-/// …and for this long, it is stopped.
-pub const STOP_AFTER_MS: i64 = 60_000;
 /// Looks that are remembered of each partition; `--watch` makes one every two seconds.
 pub const SEEN_MAX: usize = 30;
 
-/// In Burrow's words, and one of ours: without MySQL nobody knows what is applied.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum State {
-    Ok,
-    /// What waits is old; the position moves.
-    Warn,
-    /// Records wait, and the position has not moved for some seconds.
-    Stall,
-    /// The same, for a minute: nobody applies.
-    Stop,
-    /// The position went back: a failover to a replica that lagged, or somebody set it.
-    Rewind,
-    /// MySQL does not tell the position.
-    Unknown,
-}
-
-impl State {
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Ok => "OK",
-            Self::Warn => "WARN",
-            Self::Stall => "STALL",
-            Self::Stop => "STOP",
-            Self::Rewind => "REWIND",
-            Self::Unknown => "UNKNOWN",
-        }
-    }
-
-    pub fn verdict(self) -> Verdict {
-        match self {
-            Self::Ok => Verdict::Ok,
-            Self::Warn => Verdict::Warning,
-            Self::Stall | Self::Stop | Self::Rewind | Self::Unknown => Verdict::Critical,
-        }
+/// Only what is known to be well is well.
+pub fn verdict(state: State) -> Verdict {
+    match state {
+        State::Ok => Verdict::Ok,
+        State::Warn => Verdict::Warning,
+        State::Stall | State::Stop | State::Rewind | State::Unknown => Verdict::Critical,
     }
 }
 
@@ -69,7 +40,7 @@ pub struct Seen {
 
 impl Seen {
     pub fn records(&self) -> i64 {
-        (self.end - self.next).max(0)
+        waiting(self.next, self.end)
     }
 }
 
@@ -127,38 +98,59 @@ impl Flow {
 /// What is known of a partition beside its offsets.
 #[derive(Debug, Clone, Copy)]
 pub struct Signs {
-    /// How old the record is at which it stands, if that could be read.
-    pub lag_s: Option<f64>,
-    /// When MySQL's position moved last.
-    pub moved_at_ms: i64,
+    /// When MySQL's position moved last; `None` if MySQL has none.
+    pub moved_at_ms: Option<i64>,
+    /// When the record was appended at which it stands, if that could be read.
+    pub appended_ms: Option<i64>,
+    /// What the keeper says of it, if that is of now.
+    pub keepers: Option<State>,
     pub now_ms: i64,
 }
 
-/// Judges a partition whose position MySQL tells; `seen` is oldest first and not empty.
-pub fn judge(seen: &[Seen], signs: &Signs) -> State {
+/// Judges a partition of a shard whose MySQL answers; `seen` is oldest first and ends with `last`.
+pub fn judge(seen: &[Seen], last: Seen, signs: &Signs) -> State {
+    let placed = signs.moved_at_ms.is_some();
     // Also before the question whether anything waits: at a failover nothing may be appended.
-    if seen.windows(2).any(|pair| matches!(pair, [a, b] if b.next < a.next)) {
+    if placed && seen.windows(2).any(|pair| matches!(pair, [a, b] if b.next < a.next)) {
         return State::Rewind;
     }
-    if seen.iter().any(|seen| seen.records() == 0) {
-        return State::Ok;
+    // What the keeper said before the position came or went says nothing.
+    let of_this = |state: &State| match placed {
+        true => *state != State::Unknown,
+        false => *state >= State::Unknown,
+    };
+    if let Some(state) = signs.keepers.filter(of_this) {
+        return state;
     }
-    if signs.lag_s.is_some_and(|lag| lag <= BEHIND_AFTER_S) {
-        return State::Ok;
-    }
-    let still = seen.windows(2).all(|pair| matches!(pair, [a, b] if b.next == a.next));
-    match signs.now_ms - signs.moved_at_ms {
-        since if still && since > STOP_AFTER_MS => State::Stop,
-        since if still && since > STALL_AFTER_MS => State::Stall,
-        _ => State::Warn,
-    }
+    let since = |at_ms: i64| Duration::from_millis((signs.now_ms - at_ms).max(0).unsigned_abs());
+    let age = signs.appended_ms.map(since);
+    let unmoved = since(unmoved_since(seen, signs));
+    let signs = state::Signs { placed, records: last.records(), age, unmoved };
+    state::judge(&LagSettings::default(), &signs)
+}
+
+/// Since when records have waited with the position where it is: since it came there, or, if it
+/// stood there before, since the first of them was appended. Nothing is said of what no look saw.
+fn unmoved_since(seen: &[Seen], signs: &Signs) -> i64 {
+    let next = seen.last().map(|last| last.next);
+    let run = seen.iter().rev().take_while(|look| Some(look.next) == next);
+    let Some(appended) = signs.appended_ms else {
+        let waited = run.take_while(|look| look.records() > 0).last();
+        return waited.map_or(signs.now_ms, |look| look.at_ms);
+    };
+    let Some(moved_at) = signs.moved_at_ms else { return appended };
+    let came_by = run.clone().last().map_or(signs.now_ms, |look| look.at_ms);
+    let left_after = seen.iter().rev().nth(run.count()).map_or(i64::MIN, |look| look.at_ms);
+    // One clock is not the other, and the other topic's position moves the same row.
+    moved_at.max(left_after).min(came_by).max(appended)
 }
 
 /// Rates and the rest, as a table's cells: in_per_s, out_per_s, trend, eta_s.
-pub fn cells(flow: Option<&Flow>, records: i64) -> [Json; 4] {
+/// `records`: `None` if it is not known how many wait.
+pub fn cells(flow: Option<&Flow>, records: Option<i64>) -> [Json; 4] {
     let Some(flow) = flow else { return [Json::Null, Json::Null, Json::Null, Json::Null] };
     let tenths = |value: f64| Json::from((value * 10.0).round() / 10.0);
-    let eta = match flow.eta_s(records) {
+    let eta = match records.and_then(|records| flow.eta_s(records)) {
         Some(seconds) => tenths(seconds),
         None => Json::Null,
     };
@@ -167,49 +159,97 @@ pub fn cells(flow: Option<&Flow>, records: i64) -> [Json; 4] {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use clap::CommandFactory as _;
 
+    use super::*;
+    use crate::cli::Cli;
+
+    const NOW_S: i64 = 1_000;
+
+    /// `at_s`: relative to now.
     fn seen(at_s: i64, next: i64, end: i64) -> Seen {
-        Seen { at_ms: at_s * 1_000, next, end }
+        Seen { at_ms: (NOW_S + at_s) * 1_000, next, end }
     }
 
-    fn judged(looks: &[Seen], lag_s: f64, moved_s_ago: i64) -> State {
-        let now_ms = 1_000_000;
-        let moved_at_ms = now_ms - moved_s_ago * 1_000;
-        judge(looks, &Signs { lag_s: Some(lag_s), moved_at_ms, now_ms })
+    fn signs(age_s: Option<i64>, moved_s_ago: i64) -> Signs {
+        let ago = |seconds: i64| (NOW_S - seconds) * 1_000;
+        let (moved_at_ms, appended_ms) = (Some(ago(moved_s_ago)), age_s.map(ago));
+        Signs { moved_at_ms, appended_ms, keepers: None, now_ms: NOW_S * 1_000 }
+    }
+
+    fn judged(looks: &[Seen], signs: &Signs) -> State {
+        judge(looks, *looks.last().unwrap(), signs)
     }
 
     #[test]
     fn a_partition_at_its_end_is_ok_however_long_nothing_came() {
-        assert_eq!(judged(&[seen(0, 5, 5)], 0.0, 900), State::Ok);
-        let caught_up_once = [seen(0, 5, 5), seen(2, 5, 9)];
-        assert_eq!(judged(&caught_up_once, 20.0, 900), State::Ok, "Burrow's first rule");
+        assert_eq!(judged(&[seen(0, 5, 5)], &signs(None, 900)), State::Ok);
+    }
+
+    #[test]
+    fn one_fresh_record_after_a_long_rest_is_in_work_and_not_a_stop() {
+        let rested = [seen(-2, 5, 5), seen(0, 5, 6)];
+        assert_eq!(judged(&rested, &signs(Some(1), 900)), State::Ok);
+        assert_eq!(judged(&[seen(0, 5, 6)], &signs(Some(12), 900)), State::Warn);
+        assert_eq!(judged(&[seen(0, 5, 6)], &signs(Some(21), 900)), State::Stall);
     }
 
     #[test]
     fn young_records_are_in_work_and_old_ones_warn_while_the_position_moves() {
-        let moving = [seen(0, 5, 90), seen(2, 8, 95)];
-        assert_eq!(judged(&moving, 2.0, 0), State::Ok);
-        assert_eq!(judged(&moving, 30.0, 0), State::Warn);
-        let catching_up = [seen(0, 5, 90), seen(2, 80, 91)];
-        assert_eq!(judged(&catching_up, 30.0, 0), State::Warn, "still behind");
+        let moving = [seen(-2, 5, 90), seen(0, 8, 95)];
+        assert_eq!(judged(&moving, &signs(Some(2), 0)), State::Ok);
+        assert_eq!(judged(&moving, &signs(Some(300), 0)), State::Warn);
+        assert_eq!(judged(&moving, &signs(Some(300), 200)), State::Warn, "a clock that lags");
+        let catching_up = [seen(-2, 5, 90), seen(0, 80, 91)];
+        assert_eq!(judged(&catching_up, &signs(Some(30), 0)), State::Warn, "still behind");
     }
 
     #[test]
     fn a_position_that_stands_still_stalls_then_stops() {
-        let still = [seen(0, 5, 90), seen(2, 5, 95)];
-        assert_eq!(judged(&still, 30.0, 5), State::Warn);
-        assert_eq!(judged(&still, 30.0, 11), State::Stall);
-        assert_eq!(judged(&still, 90.0, 61), State::Stop);
+        let still = [seen(-2, 5, 90), seen(0, 5, 95)];
+        for (moved_s_ago, state) in
+            [(5, State::Warn), (20, State::Stall), (119, State::Stall), (120, State::Stop)]
+        {
+            assert_eq!(judged(&still, &signs(Some(300), moved_s_ago)), state, "{moved_s_ago}");
+        }
+        let watched = [seen(-60, 5, 90), seen(0, 5, 95)];
+        let other_topic_moves = signs(Some(300), 0);
+        assert_eq!(judged(&watched, &other_topic_moves), State::Stall);
     }
 
     #[test]
     fn a_position_that_went_back_is_a_rewind_even_at_the_end() {
-        assert_eq!(judged(&[seen(0, 50, 90), seen(2, 5, 95)], 1.0, 0), State::Rewind);
-        assert_eq!(
-            judged(&[seen(0, 90, 90), seen(2, 5, 90), seen(4, 90, 90)], 0.0, 0),
-            State::Rewind
-        );
+        let back = [seen(-2, 50, 90), seen(0, 5, 95)];
+        assert_eq!(judged(&back, &signs(Some(1), 0)), State::Rewind);
+        let and_forth = [seen(-4, 90, 90), seen(-2, 5, 90), seen(0, 90, 90)];
+        assert_eq!(judged(&and_forth, &signs(None, 0)), State::Rewind);
+    }
+
+    #[test]
+    fn an_age_that_nobody_can_tell_is_unknown_and_not_late() {
+        let fresh = [seen(-2, 5, 5), seen(0, 5, 9)];
+        assert_eq!(judged(&fresh, &signs(None, 900)), State::Unknown);
+        let watched = [seen(-130, 5, 9), seen(-60, 5, 9), seen(0, 5, 9)];
+        assert_eq!(judged(&watched, &signs(None, 900)), State::Stop, "waited for that long");
+    }
+
+    #[test]
+    fn the_keepers_word_holds_here_so_that_no_state_means_two_things() {
+        let still = [seen(-2, 5, 90), seen(0, 5, 95)];
+        for keepers in [State::Ok, State::Warn, State::Stall, State::Stop] {
+            let told = Signs { keepers: Some(keepers), ..signs(Some(300), 50) };
+            assert_eq!(judged(&still, &told), keepers);
+        }
+    }
+
+    #[test]
+    fn without_a_position_it_is_never_ok_whatever_the_keeper_saw_before() {
+        let unplaced = Signs { moved_at_ms: None, ..signs(Some(3), 0) };
+        let stale = Signs { keepers: Some(State::Ok), ..unplaced };
+        assert_eq!(judged(&[seen(0, 5, 9)], &stale), State::Stall);
+        let old = Signs { moved_at_ms: None, ..signs(Some(300), 0) };
+        assert_eq!(judged(&[seen(0, 5, 9)], &old), State::Stop);
+        assert_eq!(judged(&[seen(0, 9, 9)], &unplaced), State::Unknown);
     }
 
     #[test]
@@ -221,5 +261,24 @@ mod tests {
         assert_eq!((losing.trend(), losing.eta_s(190)), ("rising", None));
         assert_eq!(losing.eta_s(0), Some(0.0));
         assert!(Flow::of(&[seen(0, 1, 2)]).is_none());
+    }
+
+    #[test]
+    fn the_limits_are_the_same_numbers_wherever_they_are_told() {
+        let mut cli = Cli::command();
+        let help = cli.find_subcommand_mut("lag").unwrap().render_long_help().to_string();
+        let operations = include_str!("../../../../docs/operations.md");
+        let dashboards = include_str!("../../../../docs/dashboards.md");
+        let limits = LagSettings::default();
+        let told = [
+            format!("older than {} s", limits.warn_after.get().as_secs()),
+            format!("waited for {} s", limits.stall_after.get().as_secs()),
+            format!("for {} s", limits.stop_after.get().as_secs()),
+        ];
+        for text in [help.as_str(), operations, dashboards] {
+            for limit in &told {
+                assert!(text.contains(limit), "{limit}: {text}");
+            }
+        }
     }
 }

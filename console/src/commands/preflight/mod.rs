@@ -270,11 +270,9 @@ fn kind(name: &str) -> &str {
 async fn consumers(desk: &Desk, map: &ShardMap, lines: &mut Lines) {
     match lag::measure(desk, map).await {
         Ok(look) => {
-            let still = look.places.iter().filter(|place| place.state >= lag::State::Stall).count();
-            let worst = look.places.iter().filter_map(|place| place.lag_s).fold(0.0, f64::max);
-            let (verdict, detail) = match still {
-                0 => (Verdict::Ok, format!("{} behind at most", duration(worst))),
-                _ => (
+            let (verdict, detail) = match look.not_applied() {
+                0 => (Verdict::Ok, look.behind().words()),
+                still => (
                     Verdict::Critical,
                     format!("{still} partitions are not applied: mend that first"),
                 ),

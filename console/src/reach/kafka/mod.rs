@@ -293,7 +293,9 @@ impl Kafka {
             let mut times = BTreeMap::new();
             while times.len() < places.len() {
                 let left = until.saturating_duration_since(Instant::now());
-                let Some(Ok(message)) = consumer.poll(left) else { break };
+                // One partition's trouble, or a broker's that is gone, hides no other's time.
+                let Some(polled) = consumer.poll(left) else { break };
+                let Ok(message) = polled else { continue };
                 let lane = Lane::of_topic(message.topic());
                 let partition = u16::try_from(message.partition()).ok();
                 if let (Some(place), Some(at)) =
@@ -353,4 +355,38 @@ pub struct Shape {
     pub partitions: u16,
     pub copies: i32,
     pub min_insync: i32,
+}
+
+#[cfg(test)]
+mod tests {
+    use rdkafka::mocking::MockCluster;
+    use rdkafka::producer::{BaseProducer, BaseRecord, DefaultProducerContext, Producer as _};
+    use spillway_proto::kafka_record::TOPIC_LIVE;
+
+    use super::*;
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_broker_that_is_gone_hides_no_age_of_what_the_others_have() {
+        let cluster: MockCluster<'_, DefaultProducerContext> = MockCluster::new(2).unwrap();
+        cluster.create_topic(TOPIC_LIVE, 2, 1).unwrap();
+        for partition in [0, 1] {
+            cluster.partition_leader(TOPIC_LIVE, partition, Some(partition + 1)).unwrap();
+        }
+        let settings =
+            KafkaSettings { brokers: vec![cluster.bootstrap_servers()], ..Default::default() };
+        let producer: BaseProducer = settings.client_config().unwrap().create().unwrap();
+        for partition in [0, 1] {
+            let record = BaseRecord::<[u8], [u8]>::to(TOPIC_LIVE).partition(partition);
+            producer.send(record.payload(b"x")).map_err(|(error, _)| error).unwrap();
+        }
+        producer.flush(Duration::from_secs(20)).unwrap();
+        cluster.broker_down(2).unwrap();
+        // The trouble is heard of before the other's record comes.
+        cluster.broker_round_trip_time(1, Duration::from_millis(500)).unwrap();
+        let kafka = Kafka::new(&settings, Duration::from_secs(6)).unwrap();
+        let places = vec![(Lane::Live, 0, 0), (Lane::Live, 1, 0)];
+        let times = kafka.append_times(places).await.unwrap();
+        assert!(times.contains_key(&(Lane::Live, 0)), "{times:?}");
+        assert!(!times.contains_key(&(Lane::Live, 1)), "its broker is gone: {times:?}");
+    }
 }

@@ -51,7 +51,10 @@ async fn lag_of(server: &mut Server) -> Result<ShardState, MysqlFault> {
     let shard = server.shard.name.clone();
     server
         .ask(async |conn| {
-            let sql = "SELECT CAST(SUM(lag_records) AS SIGNED), MAX(lag_s),
+            // Of a shard with a partition whose lag nobody can tell the sum is not known.
+            let sql = "SELECT
+                       CAST(IF(COUNT(lag_records) < COUNT(*), NULL, SUM(lag_records)) AS SIGNED),
+                       IF(COUNT(lag_s) < COUNT(*), NULL, MAX(lag_s)),
                        CAST(TIMESTAMPDIFF(SECOND, MIN(measured_at), UTC_TIMESTAMP()) AS SIGNED)
                        FROM spillway.consumer_lag";
             let row = sqlx::query(sql).fetch_one(conn).await?;
