@@ -1,6 +1,8 @@
 //! A batch that was refused for a reason that passes: its letter, its gap, a replay too early, and
 //! the one after the cause was mended; what can't be replayed is counted and stays.
 
+use std::time::Duration;
+
 use rdkafka::ClientConfig;
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
@@ -9,9 +11,10 @@ use spillway_proto::kafka_record::{HEADER_ENVIRONMENT, TOPIC_LIVE};
 use spillway_proto::partition::Partitioning;
 use spillway_proto::{Batch, BatchId};
 use spillway_testkit::{Stack, StackOptions};
+use tokio::time::Instant;
 use uuid::Uuid;
 
-use crate::followed::{ask, batch, publish, until};
+use crate::followed::{WITHIN, ask, batch, publish, until};
 
 const ENVIRONMENT: &str = "demo";
 /// Beyond `store.future_max` (1 h), and within the partitions that are made ahead.
@@ -44,7 +47,8 @@ pub async fn come_home_once() {
 
     let too_early = replay(&stack, &["--yes"]).await;
     assert_eq!(number(&too_early, "published"), 1, "{too_early:#}");
-    until(&stack, &LS, |answer| number(answer, "letters") == 3).await;
+    all_are_noted(&stack, 3).await;
+    assert_eq!(number(&ask(&stack, &LS).await, "letters"), 3, "refused again, a letter again");
     assert!(is_quarantined(&ask(&stack, &gaps()).await, 2), "nothing was mended");
 
     the_cause_is_mended(&stack).await;
@@ -62,12 +66,29 @@ pub async fn come_home_once() {
     until(&stack, &epochs(), |answer| ledger(answer) == [2, 0, 1]).await;
     assert_eq!(stored(&stack, &early).await, [1, 1], "a duplicate changes nothing");
     assert_eq!(number(&ask(&stack, &LS).await, "letters"), 3, "letters stay, and none is new");
+
+    stack.kill("kafka-0").await.unwrap();
+    for command in [&LS[..], &[&REPLAY[..], &["--yes"]].concat()] {
+        let away = ask(&stack, command).await;
+        assert!(away["error"].as_str().is_some_and(|text| text.contains("Kafka")), "{away:#}");
+    }
     stack.stop();
+}
+
+/// The consumer's transactions with so many letters are committed: it reads none of them again.
+async fn all_are_noted(stack: &Stack, letters: i64) {
+    let (store, by) = (stack.mysql("s0").unwrap(), Instant::now() + WITHIN);
+    let sql = "SELECT COUNT(*) FROM spillway_store.quarantined";
+    while sqlx::query_scalar::<_, i64>(sql).fetch_one(&store).await.unwrap() < letters {
+        assert!(Instant::now() < by, "{letters} letters were not noted");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
 }
 
 /// Its consumer takes such points from its next start on.
 async fn the_cause_is_mended(stack: &Stack) {
-    stack.kill("consumer-0").await.unwrap();
+    // In peace, so that its group needs not miss it first.
+    stack.terminate("consumer-0", WITHIN).await.unwrap();
     let setting = ("SPILLWAY__STORE__FUTURE_MAX".into(), "24h".into());
     stack.respec("consumer-0", |spec| spec.env.push(setting)).unwrap();
     stack.start_process("consumer-0").await.unwrap();
@@ -155,7 +176,7 @@ async fn publish_rubbish(stack: &Stack, host: &str) {
             .headers(OwnedHeaders::new().insert(header))
             .payload("this is no frame");
         producer.send(record).map_err(|(error, _)| error).unwrap();
-        producer.flush(std::time::Duration::from_secs(20))
+        producer.flush(Duration::from_secs(20))
     });
     sent.await.unwrap().unwrap();
 }

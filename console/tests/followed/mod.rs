@@ -21,7 +21,7 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 /// All that takes real time on a busy machine.
-const WITHIN: Duration = Duration::from_secs(100);
+pub const WITHIN: Duration = Duration::from_secs(100);
 const AGENT: &str = "followed-agent";
 /// What takes minutes in production takes seconds here.
 const HASTY: &str = "[collect]\ninterval = \"1s\"\nspread = \"0s\"\n[deliver]\n\
