@@ -24,6 +24,7 @@ const REPLAY: [&str; 4] = ["dead-letters", "replay", "--environment", ENVIRONMEN
 
 pub async fn come_home_once() {
     let options = StackOptions { keeper: false, recovery_workers: 0, ..StackOptions::default() };
+    let options = options.set("console", "remote_deadline = \"20s\"");
     let mut stack = Stack::start(options).await.unwrap();
     let none = ask(&stack, &LS).await;
     assert_eq!((&none["verdict"], number(&none, "letters")), (&"ok".into(), 0), "{none:#}");
@@ -68,8 +69,8 @@ pub async fn come_home_once() {
     assert_eq!(number(&ask(&stack, &LS).await, "letters"), 3, "letters stay, and none is new");
 
     stack.kill("kafka-0").await.unwrap();
-    for command in [&LS[..], &[&REPLAY[..], &["--yes"]].concat()] {
-        let away = ask(&stack, command).await;
+    let (listed, replayed) = tokio::join!(ask(&stack, &LS), replay(&stack, &["--yes"]));
+    for away in [listed, replayed] {
         assert!(away["error"].as_str().is_some_and(|text| text.contains("Kafka")), "{away:#}");
     }
     stack.stop();
