@@ -13,8 +13,8 @@ use crate::cli::{
     Cli, Command, Config, Keys, Lag, Options, Output, Reader, Spill, Status, Token, Topics,
 };
 use crate::commands::{
-    check, doctor, drill, gaps, incident, ingest, keys, lag, ledger, locate, maintenance, migrate,
-    preflight, reader, reprocess, shard, spill, token, topics,
+    check, dead_letters, doctor, drill, gaps, incident, ingest, keys, lag, ledger, locate,
+    maintenance, migrate, preflight, reader, reprocess, shard, spill, token, topics,
 };
 use crate::desk::Desk;
 use crate::failure::Failure;
@@ -137,6 +137,7 @@ async fn dispatch(desk: &Desk, command: Command) -> Result<Answer, Failure> {
         Command::Spill(Spill::Show { key }) => spill::show(desk, &key).await,
         Command::Spill(Spill::Verify(objects)) => spill::verify::run(desk, &objects).await,
         Command::Spill(Spill::Replay(objects)) => spill::replay::run(desk, &objects).await,
+        Command::DeadLetters(command) => dead_letters::run(desk, command).await,
         Command::Shard(command) => shard::run(desk, command).await,
         Command::Reprocess(command) => reprocess::run(desk, command).await,
         Command::Ingest(command) => ingest::run(desk, command),

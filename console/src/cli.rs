@@ -1,5 +1,6 @@
 //! The command line: what can be asked for, and with which words.
 
+mod dead_letters;
 mod operate;
 mod reprocess;
 
@@ -9,6 +10,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use spillway_runtime::settings::Dur;
 
 use crate::status::incidents::{Impact, Phase};
+pub use dead_letters::{DeadLetters, Letters, ListLetters, ReplayLetters};
 pub use operate::{
     Admit, Completions, Drill, Failover, Ingest, Ledger, Maintenance, Move, Objects, Preflight,
     Rebuild, Replay, Shard, Switchover,
@@ -112,6 +114,9 @@ pub enum Command {
     /// What is parked in S3.
     #[command(subcommand)]
     Spill(Spill),
+    /// What could not be applied, and its way back once the cause is mended.
+    #[command(subcommand)]
+    DeadLetters(DeadLetters),
     /// MySQL servers: who is primary, and who is to be.
     #[command(subcommand)]
     Shard(Shard),

@@ -7,6 +7,7 @@
 )]
 
 mod browser;
+mod dead_letters;
 mod failover;
 mod followed;
 mod grafana;
@@ -244,6 +245,11 @@ async fn an_open_page_tells_an_outage_of_kafka_and_its_end_and_dashboards_show_l
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_batch_is_followed_through_every_hop_and_what_was_set_aside_comes_home_once() {
     followed::a_batch_through_every_hop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dead_letter_s_batch_comes_home_once_when_its_cause_is_mended() {
+    dead_letters::come_home_once().await;
 }
 
 fn what_operators_ask_of_a_new_site(site: &Site, stack: &Stack) {

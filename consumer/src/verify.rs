@@ -96,26 +96,39 @@ pub fn verify<'d>(
     record: &Record,
     partitioning: Partitioning,
 ) -> Result<FrameView<'d>, Refused> {
-    let frame = record.value.as_deref().ok_or(Reason::Tombstone)?;
-    let view = decoder.decode(frame).map_err(|error| Reason::Frame(error.refusal()))?;
-    match misnamed(&view, record, partitioning) {
-        None => Ok(view),
-        // Who lies about one thing is not believed in another: it gets no name in the ledger.
-        Some(reason) => Err(reason.into()),
+    let said = Said {
+        key: record.key.as_deref(),
+        environment: record.environment.as_deref(),
+        value: record.value.as_deref(),
+    };
+    let view = verify_said(decoder, said)?;
+    // Who lies about one thing is not believed in another: it gets no name in the ledger.
+    match partitioning.partition_of(view.environment, view.host) == record.partition {
+        true => Ok(view),
+        false => Err(Reason::PartitionMismatch.into()),
     }
 }
 
-fn misnamed(view: &FrameView<'_>, record: &Record, partitioning: Partitioning) -> Option<Reason> {
-    if record.key.as_deref() != Some(&view.header.id.to_bytes()[..]) {
-        return Some(Reason::KeyMismatch);
+/// What a record says, wherever it lies.
+#[derive(Clone, Copy, Debug)]
+pub struct Said<'a> {
+    pub key: Option<&'a [u8]>,
+    pub environment: Option<&'a [u8]>,
+    /// `None` is a tombstone.
+    pub value: Option<&'a [u8]>,
+}
+
+/// The same check without the partition, for a record that lies in none of its own: a dead letter.
+pub fn verify_said<'d>(decoder: &'d mut Decoder, said: Said<'_>) -> Result<FrameView<'d>, Reason> {
+    let frame = said.value.ok_or(Reason::Tombstone)?;
+    let view = decoder.decode(frame).map_err(|error| Reason::Frame(error.refusal()))?;
+    if said.key != Some(&view.header.id.to_bytes()[..]) {
+        return Err(Reason::KeyMismatch);
     }
-    if record.environment.as_deref() != Some(view.environment.as_bytes()) {
-        return Some(Reason::EnvironmentMismatch);
+    match said.environment == Some(view.environment.as_bytes()) {
+        true => Ok(view),
+        false => Err(Reason::EnvironmentMismatch),
     }
-    if partitioning.partition_of(view.environment, view.host) != record.partition {
-        return Some(Reason::PartitionMismatch);
-    }
-    None
 }
 
 /// Who sent a batch whose frame passed.

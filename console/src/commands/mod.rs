@@ -15,6 +15,7 @@ pub mod gaps;
 pub mod ledger;
 pub mod trace;
 pub mod spill;
+pub mod dead_letters;
 
 pub mod maintenance;
 pub mod ingest;

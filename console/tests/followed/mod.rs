@@ -21,7 +21,7 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 /// All that takes real time on a busy machine.
-const WITHIN: Duration = Duration::from_secs(100);
+pub const WITHIN: Duration = Duration::from_secs(100);
 const AGENT: &str = "followed-agent";
 /// What takes minutes in production takes seconds here.
 const HASTY: &str = "[collect]\ninterval = \"1s\"\nspread = \"0s\"\n[deliver]\n\
@@ -29,7 +29,7 @@ const HASTY: &str = "[collect]\ninterval = \"1s\"\nspread = \"0s\"\n[deliver]\n\
     probe_interval_max = \"1s\"\n";
 
 /// What the console answers, whatever its exit code.
-async fn ask(stack: &Stack, command: &[&str]) -> Json {
+pub async fn ask(stack: &Stack, command: &[&str]) -> Json {
     let mut words = vec!["--output", "json"];
     words.extend(command);
     let output = stack.console(&words).await.unwrap();
@@ -37,7 +37,7 @@ async fn ask(stack: &Stack, command: &[&str]) -> Json {
     json.unwrap_or_else(|_| panic!("{command:?}: {}", String::from_utf8_lossy(&output.stderr)))
 }
 
-async fn until(stack: &Stack, command: &[&str], is_there: impl Fn(&Json) -> bool) -> Json {
+pub async fn until(stack: &Stack, command: &[&str], is_there: impl Fn(&Json) -> bool) -> Json {
     let by = Instant::now() + WITHIN;
     loop {
         let answer = ask(stack, command).await;
@@ -199,7 +199,7 @@ async fn a_limit_cuts_what_is_shown_and_no_verdict(stack: &Stack) {
     assert_eq!(cut["missing_batches"], all["missing_batches"], "{cut:#}");
 }
 
-fn batch(id: BatchId, environment: &str, declarations: Vec<Declaration>) -> Batch {
+pub fn batch(id: BatchId, environment: &str, declarations: Vec<Declaration>) -> Batch {
     let now = jiff::Timestamp::now().as_millisecond();
     let series = Series {
         metric: "followed".to_owned(),
@@ -222,7 +222,7 @@ fn batch(id: BatchId, environment: &str, declarations: Vec<Declaration>) -> Batc
 }
 
 /// As the API would, but for the environment of the record, which is `accepted_for`.
-async fn publish(stack: &Stack, batch: &Batch, accepted_for: &'static str) {
+pub async fn publish(stack: &Stack, batch: &Batch, accepted_for: &'static str) {
     let partition = Partitioning::new(64, 4).unwrap().partition_of(accepted_for, &batch.host);
     let frame = Encoder::new().encode(batch).unwrap();
     let (key, brokers) = (batch.id.to_bytes(), stack.file().kafka);

@@ -22,7 +22,6 @@
 
 mod applied;
 mod compare;
-mod log;
 mod rebuild;
 mod restore;
 
@@ -35,8 +34,8 @@ use spillway_consumer::store::horizon::floor_ts;
 use spillway_proto::kafka_record::Lane;
 use spillway_proto::partition::Partitioning;
 use spillway_publisher::KafkaSettings;
+use spillway_publisher::reading::LogError;
 use spillway_runtime::mysql::Session;
-use spillway_runtime::settings::SecretFileError;
 use thiserror::Error;
 
 use self::compare::compare;
@@ -157,9 +156,7 @@ pub enum ReprocessError {
     #[error("MySQL: {0}")]
     Store(#[from] StoreError),
     #[error(transparent)]
-    Log(#[from] log::LogError),
-    #[error("Kafka's password: {0}")]
-    Password(#[from] SecretFileError),
+    Log(#[from] LogError),
     #[error("partition {0} has no row in `positions`")]
     NoPosition(u16),
     /// The slice is cut in two.

@@ -3,8 +3,10 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
+use std::sync::Arc;
 use std::time::Duration;
 
+use rdkafka::message::BorrowedMessage;
 use spillway_consumer::receive::{Appended, Record};
 use spillway_consumer::store::draft::{Drafts, Judge};
 use spillway_consumer::store::series::Known;
@@ -12,10 +14,10 @@ use spillway_consumer::store::values::normalize;
 use spillway_consumer::verify::verify;
 use spillway_proto::frame::Decoder;
 use spillway_proto::kafka_record::Lane;
+use spillway_publisher::reading::{self, LogError, Since, Stretch, Told};
 use spillway_runtime::mysql::Session;
 
 use super::applied::applied;
-use super::log::{self, LogError, Stretch, Told};
 use super::{Gone, Reprocess, ReprocessError, Request, Sources};
 use crate::shard::answer;
 
@@ -113,8 +115,7 @@ pub async fn rebuild(
     };
     for (lane, next) in Lane::ALL.into_iter().zip(next) {
         let from_ms = i64::from(slice.span.start) * 1_000 - future_ms;
-        let stretch = Stretch { lane, partition: slice.partition, from_ms, next };
-        reading.lane(stretch, future_ms).await?;
+        reading.lane((lane, from_ms, next), future_ms).await?;
     }
     let mut rebuilt = reading.rebuilt;
     rebuilt.pack();
@@ -147,15 +148,29 @@ struct Reading<'a> {
 }
 
 impl Reading<'_> {
-    /// Reads one lane, and notes what of it is gone.
-    async fn lane(&mut self, stretch: Stretch, future_ms: i64) -> Result<(), ReprocessError> {
-        let mut told = log::read(self.sources.kafka, stretch)?;
+    /// Reads one lane from a time up to an offset, and notes what of it is gone.
+    async fn lane(
+        &mut self,
+        (lane, from_ms, next): (Lane, i64, i64),
+        future_ms: i64,
+    ) -> Result<(), ReprocessError> {
+        let partition = self.rebuilt.partition;
+        let (topic, since) = (lane.topic(), Since::Time(from_ms));
+        let stretch = Stretch { topic, partition, since, next: Some(next) };
+        // What is read here is no consumer's: its books are shown to nobody.
+        let books = Arc::default();
+        let copy = move |message: &BorrowedMessage<'_>| {
+            let record = Record::copy(message, (lane, partition), 0, &books);
+            let bytes = record.bytes();
+            (record, bytes)
+        };
+        let mut told = reading::read(self.sources.kafka, stretch, copy)?;
         let mut first_ms = None;
         let mut is_cut = false;
         loop {
             match told.recv().await.ok_or(LogError::Gone)?? {
                 // From the first record on that is left, where an older one was trimmed.
-                Told::Begins { low, start } => is_cut = low > 0 && start == low,
+                Told::Begins { low, start, .. } => is_cut = low > 0 && start == low,
                 Told::Records(records) => {
                     if let Some(Appended::At(ms)) = records.first().map(|first| first.appended) {
                         first_ms.get_or_insert(ms);
@@ -169,7 +184,6 @@ impl Reading<'_> {
             let before = first_ms.map(|ms: i64| ms.saturating_add(future_ms) / 1_000 + 1);
             let before_ts = before.map(|ts| u32::try_from(ts).unwrap_or(u32::MAX));
             if before_ts.is_none_or(|before| before > self.span.start) {
-                let Stretch { lane, partition, .. } = stretch;
                 self.rebuilt.gone.push(Gone { partition, lane, before_ts });
             }
         }

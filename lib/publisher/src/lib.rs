@@ -2,7 +2,8 @@
 //! it" is said only because of a delivery report.
 //!
 //! Used by ingest-api (batches), recovery-worker (batches from S3) and consumer (dead letters).
-//! `asking` is for those who only ask Kafka where its logs stand: keeper and recovery-worker.
+//! `asking` is for those who only ask Kafka where its logs stand: keeper and recovery-worker;
+//! `reading` for those who look back into a log: keeper and console.
 //! Modules in travel order: settings, the topics that must be there, the record, its way, its end.
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::indexing_slicing))]
@@ -23,6 +24,8 @@ mod report;
 mod outcome;
 
 mod asking;
+
+pub mod reading;
 
 #[cfg(feature = "simulation")]
 pub mod simulated;

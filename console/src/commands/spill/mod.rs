@@ -4,6 +4,8 @@ pub mod replay;
 pub mod select;
 pub mod verify;
 
+use std::time::Duration;
+
 use jiff::Timestamp;
 use serde_json::Value as Json;
 use spillway_proto::frame::{self, Decoder};
@@ -95,7 +97,9 @@ pub struct Pace {
 
 impl Pace {
     pub fn new(per_second: std::num::NonZeroU32) -> Self {
-        let mut ticks = tokio::time::interval(std::time::Duration::from_secs(1) / per_second.get());
+        // Timers have a millisecond's grain.
+        let pause = (Duration::from_secs(1) / per_second.get()).max(Duration::from_millis(1));
+        let mut ticks = tokio::time::interval(pause);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         Self { ticks }
     }
